@@ -1,0 +1,1 @@
+//! The API as users write it.

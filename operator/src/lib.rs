@@ -1,0 +1,1 @@
+//! evenkeel keeps containers on an even keel: observe, plan, act, again.

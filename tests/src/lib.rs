@@ -1,0 +1,1 @@
+//! Shared pieces of the scenario, conformance and end-to-end tests.

@@ -1,0 +1,2 @@
+//! The toy service.
+fn main() {}

@@ -1,0 +1,2 @@
+//! What the project does for itself: set up, demonstrate, test, measure.
+fn main() {}
