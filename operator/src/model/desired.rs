@@ -430,7 +430,7 @@ impl Default for Rollout {
             max_surge: Amount::Percent(25),
             max_unavailable: Amount::Count(0),
             min_ready: Duration::ZERO,
-            progress_deadline: Duration::from_mins(10),
+            progress_deadline: Duration::from_secs(600),
             on_failure: OnFailure::Rollback,
         }
     }
