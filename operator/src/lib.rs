@@ -7,3 +7,4 @@ pub mod bell;
 pub mod clock;
 pub mod error;
 pub mod model;
+pub mod plan;

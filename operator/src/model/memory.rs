@@ -2,11 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::desired::InstanceSpec;
 use super::hash::SpecHash;
 use super::name::{HostName, InstanceId, Revision, ServiceName, Slot};
+use super::step::Start;
 use super::time::Time;
+
+/// How long a disruption counts against the hourly budget.
+pub const HOUR: Duration = Duration::from_secs(3600);
 
 /// What one fleet remembers from pass to pass.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,6 +29,8 @@ pub struct Memory {
 pub struct ServiceMemory {
     /// The last spec whose rollout completed.
     pub last_good: Option<Good>,
+    /// How many replicas there were when all was last as desired.
+    pub settled: u32,
     /// The rollout under way.
     pub rollout: Option<RolloutMemory>,
     /// The spec that was given up.
@@ -93,7 +100,66 @@ pub enum Note {
     Disruption(Time),
 }
 
+/// How long a failed start counts against its host.
+const HOST_WINDOW: Duration = Duration::from_secs(300);
+/// A slot that has not failed for this long begins to count anew.
+const CALM: Duration = Duration::from_secs(600);
+/// The longest pause between two tries of one slot.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+impl SlotFailures {
+    /// When the slot may be tried again: at once after the first failure, then after 1, 2, 4 … 300 s.
+    pub fn next_try(&self) -> Time {
+        if self.count <= 1 {
+            return self.last;
+        }
+        let pause = Duration::from_secs(1 << (self.count - 2).min(16)).min(LONGEST_PAUSE);
+        self.last.plus(pause)
+    }
+
+    /// One more failure of `hash`, noticed `now`.
+    pub fn fail(&mut self, hash: SpecHash, message: String, now: Time) {
+        if self.hash != Some(hash) || now.since(self.last) > CALM {
+            self.count = 0;
+        }
+        self.count = self.count.saturating_add(1);
+        self.hash = Some(hash);
+        self.last = now;
+        self.message = message;
+    }
+}
+
 impl Memory {
+    /// A start failed: it counts against its slot, and against its host unless the document is to blame.
+    pub fn failed_start(&mut self, start: &Start, message: String, blame_host: bool, now: Time) {
+        let service = self.services.entry(start.service.clone()).or_default();
+        let slot = Arc::make_mut(service).slots.entry(start.slot).or_default();
+        slot.fail(start.hash, message, now);
+        if blame_host {
+            self.failed_starts.entry(start.host.clone()).or_default().push(now);
+        }
+    }
+
+    /// Lets go of what no longer counts.
+    pub fn forget_old(&mut self, now: Time) {
+        self.disruptions.retain(|t| now.since(*t) < HOUR);
+        self.failed_starts.retain(|_, times| {
+            times.retain(|t| now.since(*t) < HOST_WINDOW);
+            !times.is_empty()
+        });
+    }
+
+    /// After a restart: the time the agent was away is not held against any rollout.
+    pub fn resume(&mut self, now: Time) {
+        for service in self.services.values_mut() {
+            if service.rollout.is_some()
+                && let Some(rollout) = &mut Arc::make_mut(service).rollout
+            {
+                rollout.progressed = now;
+            }
+        }
+    }
+
     /// Takes in what a plan says to remember.
     pub fn take(&mut self, notes: &[Note]) {
         for note in notes {

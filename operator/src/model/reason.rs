@@ -59,8 +59,15 @@ pub enum Reason {
         /// Whether for want of memory.
         out_of_memory: bool,
     },
-    /// It vanished, or its slot was never filled again after it ended.
+    /// It vanished without a trace.
     Missing,
+    /// The slot failed before and its pause is over.
+    Retry {
+        /// Failures in a row.
+        failures: u32,
+        /// What the last one said.
+        message: String,
+    },
     /// Its health check fails.
     Unhealthy,
     /// It was made but never started: an agent or an engine stopped in between.
@@ -109,6 +116,7 @@ impl Reason {
             Self::Rollback { .. } => "rollback",
             Self::Died { .. } => "died",
             Self::Missing => "missing",
+            Self::Retry { .. } => "retry",
             Self::Unhealthy => "unhealthy",
             Self::NeverStarted => "never-started",
             Self::HostLost { .. } => "host-lost",
@@ -145,6 +153,9 @@ impl fmt::Display for Reason {
             Self::Died { out_of_memory: true, .. } => write!(f, "it ran out of memory"),
             Self::Died { code, .. } => write!(f, "it died with exit code {code}"),
             Self::Missing => write!(f, "it is missing"),
+            Self::Retry { failures, message } => {
+                write!(f, "try {} after: {message}", failures.saturating_add(1))
+            }
             Self::Unhealthy => write!(f, "its health check fails"),
             Self::NeverStarted => write!(f, "it was made but never started"),
             Self::HostLost { host, silent } => {

@@ -125,7 +125,9 @@ pub enum State {
 /// What the health check says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HealthState {
-    /// Nothing yet.
+    /// It ran before the agent could ask: neither healthy nor free to be stopped.
+    Unknown,
+    /// It was seen to start and has not passed its first check.
     Starting,
     /// Well since then, on the agent's clock.
     Healthy {
