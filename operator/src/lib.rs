@@ -6,5 +6,6 @@ pub mod backend;
 pub mod bell;
 pub mod clock;
 pub mod error;
+pub mod fake;
 pub mod model;
 pub mod plan;

@@ -71,6 +71,13 @@ names! {
     OwnerId = "owner";
 }
 
+impl FleetName {
+    /// `default`: the fleet of a service that names none.
+    pub fn of_default() -> Self {
+        Self("default".into())
+    }
+}
+
 /// The stable ordinal that an instance fills, from 1: slot 3 of `web` is `web_3`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(pub u32);

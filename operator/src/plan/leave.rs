@@ -56,7 +56,7 @@ impl Work<'_, '_> {
         for &index in &candidates {
             let s = &self.seated[index];
             let cost = u32::from(s.bucket == Bucket::Available);
-            if !matches!(s.bucket, Bucket::Available | Bucket::Settling) || !s.member.step.is_none()
+            if !matches!(s.bucket, Bucket::Available | Bucket::Settling) || s.member.step.is_some()
             {
                 continue;
             }
