@@ -45,8 +45,8 @@ impl ScalingServiceSpec {
         let mut conflicts = duplicates("spec.env", "name", env);
         conflicts.extend(duplicates("spec.ports", "name", self.ports.iter().map(|p| &p.name)));
         let published = self.ports.iter().enumerate();
-        let published = published
-            .filter_map(|(index, p)| Some((index, Published(p.publish?, p.protocol))));
+        let published =
+            published.filter_map(|(index, p)| Some((index, Published(p.publish?, p.protocol))));
         conflicts.extend(duplicates_at("spec.ports", "publish", published));
         let volumes = self.volumes.iter().map(|VolumeMount { name, .. }| name);
         conflicts.extend(duplicates("spec.volumes", "name", volumes));

@@ -12,11 +12,22 @@
 //! * what spans several fields (a route's port that no `ports` entry declares, two hosts of one
 //!   name) is in `conflicts()` of each spec, and in the CRDs as CEL rules and list-map keys.
 
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "kube's printcolumn(name, type_, json_path, …) is repeated by design"
+)]
+#![allow(
+    clippy::doc_markdown,
+    reason = "the comments are the descriptions that users read: HAProxy is a name, not code"
+)]
+
 mod balancer;
 mod conflict;
 mod fleet;
 mod generate;
 mod quantity;
+mod reference;
+mod rollout;
 mod schema;
 mod service;
 mod status;
@@ -33,13 +44,13 @@ pub use fleet::{
     PruneLimits,
 };
 pub use generate::{crds, definitions, generate, json_schemas, stale};
-pub use quantity::{
-    Constraint, Cpu, HumanDuration, IntOrPercent, Memory, Operator, ParseFormError, PortRef,
-};
+pub use quantity::{Cpu, HumanDuration, IntOrPercent, Memory, ParseFormError};
+pub use reference::{Constraint, Operator, PortRef};
+pub use rollout::{KeepOnReturn, OnFailure, OnHostLost, Rollout, Signal, Termination};
 pub use service::{
-    Balance, CommandCheck, ContainerPort, EnvVar, Health, HttpCheck, KeepOnReturn, OnFailure,
-    OnHostLost, Packing, Placement, Protocol, Resources, Rollout, Route, ScalingService,
-    ScalingServiceSpec, SecretKeyRef, ServiceDiscovery, Signal, TcpCheck, Termination, VolumeMount,
+    Balance, CommandCheck, ContainerPort, EnvVar, Health, HttpCheck, Packing, Placement, Protocol,
+    Resources, Route, ScalingService, ScalingServiceSpec, SecretKeyRef, ServiceDiscovery, TcpCheck,
+    VolumeMount,
 };
 pub use status::{FleetStatus, LoadBalancerStatus, ScalingServiceStatus, Waiting};
 

@@ -1,4 +1,4 @@
-//! Values that users write as text: durations, cpu, memory, percentages, ports and constraints.
+//! Amounts that users write as text: durations, cpu, memory and percentages.
 //!
 //! Each parses into a number that cannot be malformed and prints in one canonical form, so that
 //! `60s` and `1m` compare equal and never look like a change.
@@ -16,7 +16,7 @@ use crate::text;
 /// A value was not in the form that its field asks for; says which form that is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParseFormError {
-    expected: &'static str,
+    pub(crate) expected: &'static str,
 }
 
 impl ParseFormError {
@@ -35,9 +35,9 @@ impl fmt::Display for ParseFormError {
 impl std::error::Error for ParseFormError {}
 
 /// Deserialises from a string, and from a whole number where the form has one.
-struct FormVisitor<T> {
-    expected: &'static str,
-    number: Option<fn(u64) -> Option<T>>,
+pub(crate) struct FormVisitor<T> {
+    pub(crate) expected: &'static str,
+    pub(crate) number: Option<fn(u64) -> Option<T>>,
 }
 
 impl<T: FromStr> de::Visitor<'_> for FormVisitor<T> {
@@ -54,8 +54,9 @@ impl<T: FromStr> de::Visitor<'_> for FormVisitor<T> {
     fn visit_u64<E: de::Error>(self, value: u64) -> Result<T, E> {
         match self.number {
             None => Err(E::invalid_type(de::Unexpected::Unsigned(value), &self)),
-            Some(parse) => parse(value)
-                .ok_or_else(|| E::invalid_value(de::Unexpected::Unsigned(value), &self)),
+            Some(parse) => {
+                parse(value).ok_or_else(|| E::invalid_value(de::Unexpected::Unsigned(value), &self))
+            }
         }
     }
 
@@ -96,6 +97,8 @@ macro_rules! form {
     };
 }
 
+pub(crate) use form;
+
 /// Splits leading digits off: `("10", "s")` of `10s`. None unless there are 1 to `max` of them.
 fn digits(text: &str, max: usize) -> Option<(u64, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -106,26 +109,13 @@ fn digits(text: &str, max: usize) -> Option<(u64, &str)> {
     Some((number.parse().ok()?, rest))
 }
 
-macro_rules! expected {
-    (duration) => {
-        "a duration such as \"10s\", \"500ms\", \"5m\" or \"1h30m\""
-    };
-    (cpu) => {
-        "processors such as \"100m\" (a tenth), \"1.5\" or 2, with at most three decimals"
-    };
-    (memory) => {
-        "an amount with a unit such as \"64Mi\" or \"2Gi\" (Ki, Mi, Gi, Ti, k, M, G, T)"
-    };
-    (int_or_percent) => {
-        "a number of instances (0 to 10000) or a percentage such as \"25%\" (0% to 100%)"
-    };
-    (port_ref) => {
-        "the name of a port of this service or a port number (1 to 65535)"
-    };
-    (constraint) => {
-        "a comparison with a host label such as \"zone == a\" or \"disk != slow\""
-    };
-}
+const DURATION: &str = "a duration such as \"10s\", \"500ms\", \"5m\" or \"1h30m\"";
+const CPU: &str =
+    "processors such as \"100m\" (a tenth), \"1.5\" or 2, with at most three decimals";
+const MEMORY: &str =
+    "an amount with a unit such as \"64Mi\" or \"2Gi\" (Ki, Mi, Gi, Ti, k, M, G, T)";
+const INT_OR_PERCENT: &str =
+    "a number of instances (0 to 10000) or a percentage such as \"25%\" (0% to 100%)";
 
 /// A length of time, written as whole numbers with units: `10s`, `500ms`, `5m`, `1h30m`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -153,7 +143,7 @@ impl FromStr for HumanDuration {
     type Err = ParseFormError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let error = ParseFormError { expected: expected!(duration) };
+        let error = ParseFormError { expected: DURATION };
         let (mut rest, mut millis, mut parts) = (text, 0_u64, 0);
         while !rest.is_empty() {
             let (number, tail) = digits(rest, 7).ok_or(error)?;
@@ -195,7 +185,7 @@ impl Serialize for HumanDuration {
     }
 }
 
-form!(HumanDuration, expected!(duration), number: None, schema: {
+form!(HumanDuration, DURATION, number: None, schema: {
     "type": "string",
     "maxLength": 36,
     "pattern": "^([0-9]{1,7}(ms|s|m|h)){1,4}$",
@@ -251,7 +241,7 @@ impl FromStr for Cpu {
             let fraction = fraction * [100, 10, 1].get(decimals.len() - 1)?;
             Self::from_millis(u32::try_from(whole * 1_000 + fraction).ok()?)
         };
-        parse().ok_or(ParseFormError { expected: expected!(cpu) })
+        parse().ok_or(ParseFormError { expected: CPU })
     }
 }
 
@@ -271,7 +261,7 @@ impl Serialize for Cpu {
     }
 }
 
-form!(Cpu, expected!(cpu), number: Some(Cpu::from_whole), schema: {
+form!(Cpu, CPU, number: Some(Cpu::from_whole), schema: {
     "type": ["integer", "string"],
     "minimum": 1,
     "maximum": 9999,
@@ -316,7 +306,7 @@ impl FromStr for Memory {
             let (_, size) = MEMORY_UNITS.iter().find(|(name, _)| *name == unit)?;
             if text.starts_with('0') { None } else { Some(Self { bytes: number * size }) }
         };
-        parse().ok_or(ParseFormError { expected: expected!(memory) })
+        parse().ok_or(ParseFormError { expected: MEMORY })
     }
 }
 
@@ -338,7 +328,7 @@ impl Serialize for Memory {
     }
 }
 
-form!(Memory, expected!(memory), number: None, schema: {
+form!(Memory, MEMORY, number: None, schema: {
     "type": "string",
     "maxLength": 9,
     "pattern": "^[1-9][0-9]{0,6}(Ki|Mi|Gi|Ti|k|M|G|T)$",
@@ -371,7 +361,7 @@ impl FromStr for IntOrPercent {
             }
             u8::try_from(percent).ok().map(Self::Percent)
         };
-        parse().ok_or(ParseFormError { expected: expected!(int_or_percent) })
+        parse().ok_or(ParseFormError { expected: INT_OR_PERCENT })
     }
 }
 
@@ -393,158 +383,10 @@ impl Serialize for IntOrPercent {
     }
 }
 
-form!(IntOrPercent, expected!(int_or_percent), number: Some(IntOrPercent::from_number), schema: {
+form!(IntOrPercent, INT_OR_PERCENT, number: Some(IntOrPercent::from_number), schema: {
     "type": ["integer", "string"],
     "minimum": 0,
     "maximum": 10000,
     "maxLength": 4,
     "pattern": "^(100|[1-9]?[0-9])%$",
-});
-
-/// A port of the container, by the name it has under `ports` or by number.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum PortRef {
-    /// The `name` of an entry of `ports`.
-    Name(String),
-    /// The container's port, 1 to 65535.
-    Number(u16),
-}
-
-impl PortRef {
-    fn from_number(number: u64) -> Option<Self> {
-        u16::try_from(number).ok().filter(|n| *n > 0).map(Self::Number)
-    }
-}
-
-impl FromStr for PortRef {
-    type Err = ParseFormError;
-
-    /// Only the name is text; a number is written without quotes.
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text::is_name(text) {
-            Ok(Self::Name(text.to_owned()))
-        } else {
-            Err(ParseFormError { expected: expected!(port_ref) })
-        }
-    }
-}
-
-impl fmt::Display for PortRef {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Name(name) => f.write_str(name),
-            Self::Number(number) => write!(f, "{number}"),
-        }
-    }
-}
-
-impl Serialize for PortRef {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Name(name) => serializer.serialize_str(name),
-            Self::Number(number) => serializer.serialize_u16(*number),
-        }
-    }
-}
-
-form!(PortRef, expected!(port_ref), number: Some(PortRef::from_number), schema: {
-    "type": ["integer", "string"],
-    "minimum": 1,
-    "maximum": 65535,
-    "maxLength": 63,
-    "pattern": text::NAME_PATTERN,
-});
-
-/// How a constraint compares.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Operator {
-    /// `==`: the host has the label with this value.
-    Equal,
-    /// `!=`: the host has the label with another value, or not at all.
-    NotEqual,
-}
-
-impl Operator {
-    /// As users write it: `==` or `!=`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Equal => "==",
-            Self::NotEqual => "!=",
-        }
-    }
-}
-
-/// A condition on a host's labels: `environment == test`, `zone != b`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Constraint {
-    key: String,
-    operator: Operator,
-    value: String,
-}
-
-impl Constraint {
-    /// The key of the host label.
-    pub fn key(&self) -> &str {
-        &self.key
-    }
-
-    /// How the label compares with [`value`](Self::value).
-    pub const fn operator(&self) -> Operator {
-        self.operator
-    }
-
-    /// The value compared with.
-    pub fn value(&self) -> &str {
-        &self.value
-    }
-
-    /// Whether a host with this value of the label, if any, satisfies the constraint.
-    pub fn allows(&self, label: Option<&str>) -> bool {
-        let equal = label == Some(self.value.as_str());
-        match self.operator {
-            Operator::Equal => equal,
-            Operator::NotEqual => !equal,
-        }
-    }
-}
-
-impl FromStr for Constraint {
-    type Err = ParseFormError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let parse = || {
-            let (key, operator, value) = match (text.split_once("=="), text.split_once("!=")) {
-                (Some((key, value)), None) => (key, Operator::Equal, value),
-                (None, Some((key, value))) => (key, Operator::NotEqual, value),
-                (None, None) | (Some(_), Some(_)) => return None,
-            };
-            let (key, value) = (key.trim_matches(' '), value.trim_matches(' '));
-            if text.len() > text::CONSTRAINT_MAX || !text::is_label(key) || !text::is_label(value) {
-                return None;
-            }
-            Some(Self { key: key.to_owned(), operator, value: value.to_owned() })
-        };
-        parse().ok_or(ParseFormError { expected: expected!(constraint) })
-    }
-}
-
-impl fmt::Display for Constraint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", self.key, self.operator.as_str(), self.value)
-    }
-}
-
-impl Serialize for Constraint {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-form!(Constraint, expected!(constraint), number: None, schema: {
-    "type": "string",
-    "maxLength": text::CONSTRAINT_MAX,
-    "pattern": concat!(
-        "^ *[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])? *(==|!=)",
-        " *[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])? *$",
-    ),
 });

@@ -112,7 +112,7 @@ text_forms! {
 }
 
 /// A list of unique names in the order given.
-fn unique(item: Schema, max: u32) -> Schema {
+fn unique(item: &Schema, max: u32) -> Schema {
     json_schema!({
         "type": "array",
         "items": item,
@@ -123,17 +123,17 @@ fn unique(item: Schema, max: u32) -> Schema {
 
 /// Docker networks.
 pub(crate) fn networks(generator: &mut SchemaGenerator) -> Schema {
-    unique(docker_name(generator), 20)
+    unique(&docker_name(generator), 20)
 }
 
 /// Consul tags.
 pub(crate) fn tags(generator: &mut SchemaGenerator) -> Schema {
-    unique(tag(generator), 50)
+    unique(&tag(generator), 50)
 }
 
 /// Base URLs, at least one.
 pub(crate) fn urls(generator: &mut SchemaGenerator) -> Schema {
-    let mut schema = unique(url(generator), 20);
+    let mut schema = unique(&url(generator), 20);
     schema.insert("minItems".to_owned(), 1.into());
     schema
 }

@@ -1,31 +1,41 @@
 //! The JSON Schemas and the types agree: what a schema accepts deserialises, what the types refuse
 //! a schema refuses.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests, which clippy does not count as tests"
+)]
+
 mod support;
 
 use serde_json::{Value, json};
 
 /// The combined schema's problems with a document, found by the schema of its kind.
 fn problems(document: &Value) -> Vec<String> {
-    let root = support::combined_schema();
+    let root = &*support::COMBINED_SCHEMA;
     let kind = document["kind"].as_str().unwrap();
-    let found = support::judge(&root, &root["definitions"][kind], document, "");
-    let any = support::judge(&root, &json!({"oneOf": root["oneOf"]}), document, "");
+    let found = support::judge(root, &root["definitions"][kind], document, "");
+    let any = support::judge(root, &json!({"oneOf": root["oneOf"]}), document, "");
     assert_eq!(found.is_empty(), any.is_empty(), "the combined schema says the same");
     found
 }
 
-/// A copy of an example with one value replaced, added or (null) removed.
+/// A copy of an example with one value replaced, added or `<removed>`.
 fn with(name: &str, pointer: &str, value: &Value) -> Value {
     let mut document = support::example(name);
     let (parent, field) = pointer.rsplit_once('/').unwrap();
     let parent = document.pointer_mut(parent).expect(pointer);
     match parent {
         Value::Array(items) => items[field.parse::<usize>().unwrap()] = value.clone(),
-        parent if value == &json!("<removed>") => {
-            parent.as_object_mut().unwrap().remove(field).expect(pointer);
+        Value::Object(parent) if value == "<removed>" => {
+            parent.remove(field).expect(pointer);
         }
-        parent => parent[field] = value.clone(),
+        Value::Object(parent) => {
+            parent.insert(field.to_owned(), value.clone());
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => panic!("{pointer}"),
     }
     document
 }

@@ -1,6 +1,13 @@
 //! What documents become: nothing is lost, what is left out has the promised default, and what is
 //! wrong is refused with a message for a person.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests, which clippy does not count as tests"
+)]
+
 mod support;
 
 use std::time::Duration;

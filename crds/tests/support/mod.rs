@@ -3,11 +3,14 @@
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
+use std::collections::BTreeMap;
+use std::sync::{LazyLock, Mutex};
+
 use evenkeel_crds::{Fleet, LoadBalancer, ScalingService, json_schemas};
 use regex::Regex;
 use serde_json::{Map, Value};
 
-pub const EXAMPLES: [(&str, &str); 5] = [
+pub(crate) const EXAMPLES: [(&str, &str); 5] = [
     ("fleet", include_str!("../examples/fleet.yaml")),
     ("marathon", include_str!("../examples/marathon.yaml")),
     ("loadbalancer", include_str!("../examples/loadbalancer.yaml")),
@@ -15,19 +18,26 @@ pub const EXAMPLES: [(&str, &str); 5] = [
     ("minimal", include_str!("../examples/minimal.yaml")),
 ];
 
-pub fn example(name: &str) -> Value {
+pub(crate) fn example(name: &str) -> Value {
     let (_, text) = EXAMPLES.iter().find(|(known, _)| *known == name).expect(name);
     serde_yaml::from_str(text).unwrap()
 }
 
 /// The schema for a document of any kind.
-pub fn combined_schema() -> Value {
+pub(crate) static COMBINED_SCHEMA: LazyLock<Value> = LazyLock::new(|| {
     let (_, text) = json_schemas().pop().unwrap();
     serde_json::from_str(&text).unwrap()
+});
+
+fn matches(pattern: &str, text: &str) -> bool {
+    static COMPILED: Mutex<BTreeMap<String, Regex>> = Mutex::new(BTreeMap::new());
+    let mut compiled = COMPILED.lock().unwrap();
+    let regex = compiled.entry(pattern.to_owned()).or_insert_with(|| Regex::new(pattern).unwrap());
+    regex.is_match(text)
 }
 
 /// The document as its type sees it: what serialises again after deserialising.
-pub fn through_serde(document: &Value) -> Result<Value, String> {
+pub(crate) fn through_serde(document: &Value) -> Result<Value, String> {
     fn pass<T>(document: &Value) -> Result<Value, String>
     where
         T: serde::Serialize + serde::de::DeserializeOwned,
@@ -44,7 +54,7 @@ pub fn through_serde(document: &Value) -> Result<Value, String> {
 }
 
 /// Every problem of `value`, as `path: problem`.
-pub fn judge(root: &Value, schema: &Value, value: &Value, path: &str) -> Vec<String> {
+pub(crate) fn judge(root: &Value, schema: &Value, value: &Value, path: &str) -> Vec<String> {
     let schema = schema.as_object().expect("a schema is an object");
     let mut problems = Vec::new();
     for (keyword, rule) in schema {
@@ -86,9 +96,18 @@ fn holds(
         Verdict::from(length.is_none_or(|length| fits(length as f64, limit)))
     };
     match keyword {
-        "$schema" | "$comment" | "title" | "description" | "default" | "definitions" | "format"
-        | "errorMessage" | "patternErrorMessage" | "then" => Verdict::Yes,
-        "x-kubernetes-list-type" | "x-kubernetes-list-map-keys" => Verdict::Yes,
+        "$schema"
+        | "$comment"
+        | "title"
+        | "description"
+        | "default"
+        | "definitions"
+        | "format"
+        | "errorMessage"
+        | "patternErrorMessage"
+        | "then"
+        | "x-kubernetes-list-type"
+        | "x-kubernetes-list-map-keys" => Verdict::Yes,
         "$ref" => {
             let pointer = rule.as_str().unwrap().trim_start_matches('#');
             Verdict::Inside(judge(root, root.pointer(pointer).expect(pointer), value, path))
@@ -98,10 +117,11 @@ fn holds(
             let fitting = branches.filter(|branch| judge(root, branch, value, path).is_empty());
             (fitting.count() == 1).into()
         }
-        "if" if judge(root, rule, value, path).is_empty() => {
-            Verdict::Inside(judge(root, &schema["then"], value, path))
+        "if" => {
+            let applies = judge(root, rule, value, path).is_empty();
+            let then = applies.then(|| judge(root, &schema["then"], value, path));
+            Verdict::Inside(then.unwrap_or_default())
         }
-        "if" => Verdict::Yes,
         "type" => {
             let is = |name: &Value| match name.as_str().unwrap() {
                 "object" => value.is_object(),
@@ -115,10 +135,7 @@ fn holds(
         }
         "const" => (rule == value).into(),
         "enum" => rule.as_array().unwrap().contains(value).into(),
-        "pattern" => {
-            let pattern = Regex::new(rule.as_str().unwrap()).unwrap();
-            text.is_none_or(|text| pattern.is_match(text)).into()
-        }
+        "pattern" => text.is_none_or(|text| matches(rule.as_str().unwrap(), text)).into(),
         "minLength" => within(text.map(|text| text.chars().count()), |a, b| a >= b),
         "maxLength" => within(text.map(|text| text.chars().count()), |a, b| a <= b),
         "minItems" => within(list.map(Vec::len), |a, b| a >= b),
@@ -126,9 +143,9 @@ fn holds(
         "maxProperties" => within(object.map(Map::len), |a, b| a <= b),
         "minimum" => value.as_f64().is_none_or(|number| number >= limit).into(),
         "maximum" => value.as_f64().is_none_or(|number| number <= limit).into(),
-        "uniqueItems" => list
-            .is_none_or(|l| l.iter().enumerate().all(|(i, item)| !l[..i].contains(item)))
-            .into(),
+        "uniqueItems" => {
+            list.is_none_or(|l| l.iter().enumerate().all(|(i, item)| !l[..i].contains(item))).into()
+        }
         "required" => {
             let mut names = rule.as_array().unwrap().iter().map(|name| name.as_str().unwrap());
             object.is_none_or(|object| names.all(|name| object.contains_key(name))).into()
@@ -152,13 +169,10 @@ fn holds(
             let known = schema.get("properties").and_then(Value::as_object);
             let others = object.into_iter().flatten();
             let others = others.filter(|(name, _)| known.is_none_or(|k| !k.contains_key(*name)));
-            Verdict::Inside(match rule {
-                Value::Bool(false) => {
-                    others.map(|(name, _)| format!("{}: unknown field", join(path, name))).collect()
-                }
-                rule => others
-                    .flat_map(|(name, value)| judge(root, rule, value, &join(path, name)))
-                    .collect(),
+            Verdict::Inside(if rule == &Value::Bool(false) {
+                others.map(|(name, _)| format!("{}: unknown field", join(path, name))).collect()
+            } else {
+                others.flat_map(|(name, v)| judge(root, rule, v, &join(path, name))).collect()
             })
         }
         "propertyNames" => {
