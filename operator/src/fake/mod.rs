@@ -3,6 +3,7 @@
 //!
 //! It is a simulation in one thread and with a clock of its own; it never touches the outside.
 
+pub mod backend;
 pub mod host;
 pub mod make;
 pub mod scenario;

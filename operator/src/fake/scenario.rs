@@ -83,6 +83,7 @@ impl Scenario {
                 let begin = sim.now;
                 if sim.settle(at_most, |s, _, p| log.plan(s.now, p)) {
                     let _ = writeln!(log.out, "  settled after {} s", tenths(sim.now.since(begin)));
+                    log.waits(&sim.plan());
                 } else {
                     let _ = writeln!(log.out, "  not settled after {} s", at_most.as_secs());
                     log.waits(&sim.plan());

@@ -173,6 +173,22 @@ pub struct Service {
     pub document: Arc<str>,
 }
 
+/// How long an instance that nobody can ask must have run before it counts.
+const BLIND: Duration = Duration::from_secs(2);
+
+impl Service {
+    /// How long an instance is healthy before it counts: `minReadySeconds`, and never less than two
+    /// seconds for a service without any health check, of which "it runs" is all that is known: a
+    /// container that exits right after its start must not pass for a success.
+    pub fn min_ready(&self) -> Duration {
+        if self.probe.is_none() && self.spec.healthcheck.is_none() {
+            self.rollout.min_ready.max(BLIND)
+        } else {
+            self.rollout.min_ready
+        }
+    }
+}
+
 /// What an instance *is*: whatever is in here takes part in the hash, and nothing else does.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct InstanceSpec {

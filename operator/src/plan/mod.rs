@@ -53,7 +53,8 @@ pub fn plan(input: &Input<'_>) -> Plan {
     budget.finish(&mut out);
     board.waits(&mut out);
     forget(input, &mut out);
-    out.wake_at = out.waiting.iter().filter_map(|w| w.until).filter(|t| *t > input.now).min();
+    let ends = out.waiting.iter().filter_map(|w| w.until).filter(|t| *t > input.now);
+    out.wake_at = ends.chain(out.wake_at).min();
     out
 }
 
@@ -79,9 +80,11 @@ fn forget(input: &Input<'_>, out: &mut Plan) {
 }
 
 impl Plan {
-    /// Whether nothing is to be done and nothing is waited for that a step of ours would end.
+    /// Whether nothing is to be done, now or later, unless something happens.
     pub fn is_settled(&self) -> bool {
-        self.steps.is_empty() && self.services.values().all(|s| s.phase != Phase::Reconciling)
+        self.steps.is_empty()
+            && self.wake_at.is_none()
+            && self.services.values().all(|s| s.phase != Phase::Reconciling)
     }
 
     fn take(&mut self, step: Option<Step>, reason: Reason) {

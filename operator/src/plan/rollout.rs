@@ -1,6 +1,7 @@
 //! The arithmetic of change: how many may start and stop now, and which spec is in force.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Input;
 use crate::model::memory::HOUR;
@@ -8,6 +9,10 @@ use crate::model::{
     InstanceSpec, Note, OnFailure, Plan, Quarantine, RolloutMemory, Service, ServiceMemory,
     SpecHash, Subject, Time, Why,
 };
+
+/// How long all instances of a new spec must have been available before it is one to come back to:
+/// what crashes after its first seconds is no good spec.
+pub(super) const PROVEN: Duration = Duration::from_secs(10);
 
 /// The fleet's hourly budget of healthy instances that our own hand may stop.
 pub(super) struct Disruptions {
@@ -92,7 +97,7 @@ pub(super) fn judge(
     memory: &mut ServiceMemory,
     now: Time,
 ) -> bool {
-    if progress.complete || !is_rolling(effective, memory) {
+    if !is_rolling(effective, memory) {
         memory.rollout = None;
         return false;
     }
@@ -110,7 +115,10 @@ pub(super) fn judge(
         rollout.progressed = now;
         rollout.failed = false;
     }
-    if rollout.failed || now < rollout.progressed.plus(service.rollout.progress_deadline) {
+    if rollout.failed
+        || progress.complete
+        || now < rollout.progressed.plus(service.rollout.progress_deadline)
+    {
         return false;
     }
     rollout.failed = true;

@@ -103,7 +103,7 @@ pub(super) fn plan<'a>(
         work.start(board, out);
         work.tidy(board, &stopping, out);
         work.waits(board, &progress, out);
-        work.remember(&progress);
+        work.remember(&progress, out);
         let stuck = out.waiting[first_wait..].iter().any(|w| w.why.needs_a_person());
         let quiet = out.steps.len() == first_step && out.waiting.len() == first_wait;
         let phase = match (progress.complete && quiet, stuck) {
@@ -132,7 +132,7 @@ fn seat<'a>(
                 member: &member,
                 now: input.now,
                 replace_after: service.replace_after,
-                min_ready: service.rollout.min_ready,
+                min_ready: service.min_ready(),
                 routed: service.routed,
             };
             let (bucket, ready_at) = (facts.bucket(), facts.ready_at());
@@ -355,13 +355,21 @@ impl<'a> Work<'_, 'a> {
     }
 
     /// A spec that has been seen to work is the one to come back to.
-    fn remember(&mut self, progress: &Progress) {
+    fn remember(&mut self, progress: &Progress, out: &mut Plan) {
         if !progress.complete {
             return;
         }
         self.memory.settled = self.service.replicas;
         let known = self.memory.last_good.as_ref().is_some_and(|g| g.hash == self.effective.hash);
-        if self.service.replicas > 0 && !known && self.effective.instead_of.is_none() {
+        if known || self.service.replicas == 0 || self.effective.instead_of.is_some() {
+            return;
+        }
+        let newest = self.keepers.iter().flatten().filter_map(|&k| self.seated[k].ready_at).max();
+        let proven = newest.map_or(Time(u64::MAX), |at| at.plus(rollout::PROVEN));
+        if proven > self.now() {
+            out.wake_at = Some(out.wake_at.map_or(proven, |at| at.min(proven)));
+        } else {
+            self.memory.rollout = None;
             self.memory.last_good = Some(Good {
                 hash: self.effective.hash,
                 spec: self.effective.spec.clone(),

@@ -8,7 +8,9 @@ use super::board::Board;
 use super::classify::Bucket;
 use super::place::Placer;
 use super::service::{Seated, Work};
-use crate::model::{HealthState, Plan, Reason, Seen, Slot, Start, State, Step, Time, Traffic, Why};
+use crate::model::{
+    HealthState, Plan, Reason, Seen, Slot, SlotFailures, Start, State, Step, Time, Traffic, Why,
+};
 
 impl<'a> Work<'_, 'a> {
     /// Starts what is missing, as far as ceiling, pauses and hosts allow.
@@ -30,16 +32,18 @@ impl<'a> Work<'_, 'a> {
         }
         needs.sort_unstable();
         let (most, _) = self.allowance();
+        let pause = self.unproven_pause();
         let mut room = most.saturating_sub(self.count(Seated::counts));
         let mut placer = None;
         let mut homeless = 0;
         let mut backoff: Option<(Time, Slot)> = None;
         let mut over_ceiling = false;
         for (_, _, slot) in needs {
-            if let Some(f) = self.memory.slots.get(&slot)
-                && f.next_try() > self.now()
+            let own = self.memory.slots.get(&slot).map(|f| (f.next_try(), slot));
+            if let Some(wait) = own.max(pause)
+                && wait.0 > self.now()
             {
-                backoff = backoff.max(Some((f.next_try(), slot)));
+                backoff = backoff.max(Some(wait));
                 continue;
             }
             if room == 0 {
@@ -84,6 +88,18 @@ impl<'a> Work<'_, 'a> {
         if over_ceiling {
             out.wait(self.subject(), Why::Ceiling { most }, None);
         }
+    }
+
+    /// While no instance of a new spec has ever been available, its failures count together: a bad
+    /// spec must not wander from slot to slot, first try after first try.
+    fn unproven_pause(&self) -> Option<(Time, Slot)> {
+        if self.memory.rollout.as_ref().is_none_or(|r| r.best > 0) {
+            return None;
+        }
+        let (slot, last) = self.memory.slots.iter().max_by_key(|(_, f)| f.last)?;
+        let count = self.memory.slots.values().map(|f| f.count).sum();
+        let together = SlotFailures { count, last: last.last, ..SlotFailures::default() };
+        Some((together.next_try(), *slot))
     }
 
     /// Empty slots first, then those whose member is sick, then those on the fullest host.

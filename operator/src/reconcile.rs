@@ -1,0 +1,293 @@
+//! The loop: look, plan, act, again. It contains no decision; every decision is in `plan`.
+//!
+//! One task a fleet, so that a slow fleet delays no other. Steps run beside the loop: one that is
+//! under way is part of the world of the next pass, so it is never planned twice.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::backend::{Backend, Watch};
+use crate::bell::Doorbell;
+use crate::clock::Clock;
+use crate::error::{PortError, Remedy, causes};
+use crate::model::{
+    Desired, Fleet, FleetName, HostName, HostView, InFlight, Memory, Plan, Planned, Seen, Step,
+    Time, World,
+};
+use crate::plan::{Input, plan};
+
+/// A pass is made at least this often, even if nothing rings: what an event did not say is found.
+const RESYNC: Duration = Duration::from_secs(30);
+/// Steps that fail because the world changed under them are retried at once this often in a row.
+const SURPRISES: u32 = 3;
+/// The longest pause before a failed stop, removal or rename is tried again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// How long steps under way may still take when the agent is asked to stop.
+const LAST_STEPS: Duration = Duration::from_secs(15);
+
+/// One pass, as it is told to whoever watches.
+#[derive(Debug, Clone)]
+pub struct Pass {
+    /// The fleet that was planned.
+    pub fleet: Arc<Fleet>,
+    /// What was asked for.
+    pub desired: Arc<Desired>,
+    /// What was seen.
+    pub world: World,
+    /// What came of it.
+    pub plan: Arc<Plan>,
+    /// When.
+    pub at: Time,
+    /// How long planning took.
+    pub took: Duration,
+}
+
+/// Whoever is told what the loop does. It must not wait.
+pub trait Witness: Send + Sync {
+    /// A pass was made.
+    fn pass(&self, pass: Pass);
+    /// A step was begun.
+    fn began(&self, fleet: &FleetName, planned: &Planned);
+    /// A step ended, with the whole chain of causes when it failed.
+    fn ended(
+        &self,
+        fleet: &FleetName,
+        planned: &Planned,
+        took: Duration,
+        outcome: Result<(), String>,
+    );
+}
+
+/// Keeps a fleet's memory over restarts. Losing it may delay, never break a promise.
+pub trait Keeper: Send + Sync {
+    /// What was kept, or nothing.
+    fn load(&self, fleet: &FleetName) -> Memory;
+    /// Keeps it; called off the loop, failures are its own to report.
+    fn keep(&self, fleet: &FleetName, memory: &Memory);
+}
+
+/// Everything the loop of one fleet works with.
+pub struct Reconciler {
+    /// The fleet.
+    pub fleet: FleetName,
+    /// What should run; the newest is taken at every pass.
+    pub desired: watch::Receiver<Arc<Desired>>,
+    /// Runs the instances.
+    pub backend: Arc<dyn Backend>,
+    /// Rung by whatever notices a change.
+    pub bell: Doorbell,
+    /// The time.
+    pub clock: Clock,
+    /// Keeps the memory.
+    pub keeper: Arc<dyn Keeper>,
+    /// Is told.
+    pub witness: Arc<dyn Witness>,
+}
+
+/// A step that has ended.
+struct Ended {
+    id: u64,
+    planned: Planned,
+    took: Duration,
+    outcome: Result<(), PortError>,
+}
+
+/// Steps under way, and those that failed and wait for their next try.
+#[derive(Default)]
+struct Flights {
+    next: u64,
+    flying: BTreeMap<u64, InFlight>,
+    cooling: Vec<(InFlight, Time)>,
+    failures: BTreeMap<String, u32>,
+    tasks: JoinSet<Ended>,
+}
+
+impl Flights {
+    fn all(&self) -> Vec<InFlight> {
+        self.flying.values().chain(self.cooling.iter().map(|(f, _)| f)).cloned().collect()
+    }
+
+    fn begin(&mut self, backend: &Arc<dyn Backend>, planned: Planned, now: Time) {
+        let (id, backend) = (self.next, backend.clone());
+        self.next += 1;
+        self.flying.insert(id, InFlight { step: planned.step.clone(), since: now });
+        self.tasks.spawn(async move {
+            let begun = Instant::now();
+            let outcome = backend.apply(&planned.step).await;
+            Ended { id, planned, took: begun.elapsed(), outcome }
+        });
+    }
+
+    /// The number of failures in a row of this very step.
+    fn failed(&mut self, step: &Step) -> u32 {
+        let count = self.failures.entry(step.to_string()).or_default();
+        *count += 1;
+        *count
+    }
+}
+
+impl Reconciler {
+    /// Runs until `stop` turns true, then lets the steps under way end.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        let mut memory = self.keeper.load(&self.fleet);
+        memory.resume(self.clock.now());
+        let mut flights = Flights::default();
+        let mut savers = JoinSet::new();
+        let mut fleet: Option<Arc<Fleet>> = None;
+        let mut left = BTreeMap::new();
+        let mut unsaved = false;
+        while !*stop.borrow() {
+            let desired = self.desired.borrow_and_update().clone();
+            // A fleet whose document is gone keeps its last shape: its services are not pruned.
+            let newest = desired.fleets.get(&self.fleet).cloned().or_else(|| fleet.clone());
+            let Some(current) = newest else {
+                tokio::select! {
+                    changed = self.desired.changed() => if changed.is_err() { return },
+                    _ = stop.changed() => {}
+                }
+                continue;
+            };
+            if let Some(before) = fleet.replace(current.clone()) {
+                note_left(&before, &current, &self.backend.views(), &mut left);
+            }
+            let rest = self.pass(&current, &desired, &left, &mut memory, &mut flights);
+            unsaved |= rest.dirty;
+            if unsaved && savers.is_empty() {
+                unsaved = false;
+                let (keeper, name, copy) =
+                    (self.keeper.clone(), self.fleet.clone(), memory.clone());
+                savers.spawn_blocking(move || keeper.keep(&name, &copy));
+            }
+            tokio::select! {
+                () = self.bell.rung() => {}
+                changed = self.desired.changed() => if changed.is_err() { break },
+                Some(ended) = flights.tasks.join_next() => {
+                    self.land(ended.ok(), &mut flights, &mut memory);
+                    while let Some(ended) = flights.tasks.try_join_next() {
+                        self.land(ended.ok(), &mut flights, &mut memory);
+                    }
+                }
+                Some(_) = savers.join_next() => {}
+                () = tokio::time::sleep(rest.pause) => {}
+                _ = stop.changed() => {}
+            }
+        }
+        self.finish(flights, &mut memory).await;
+        while savers.join_next().await.is_some() {}
+        self.keeper.keep(&self.fleet, &memory);
+    }
+
+    fn pass(
+        &self,
+        fleet: &Arc<Fleet>,
+        desired: &Arc<Desired>,
+        left: &BTreeMap<HostName, Arc<HostView>>,
+        memory: &mut Memory,
+        flights: &mut Flights,
+    ) -> Rest {
+        let probes = desired
+            .services
+            .values()
+            .filter(|s| s.fleet == self.fleet)
+            .filter_map(|s| Some((s.name.clone(), s.probe.clone()?)));
+        self.backend.watch(Watch { fleet: fleet.clone(), probes: probes.collect() });
+        let now = self.clock.now();
+        flights.cooling.retain(|(_, until)| *until > now);
+        let mut hosts = self.backend.views();
+        for (name, view) in left {
+            hosts.entry(name.clone()).or_insert_with(|| view.clone());
+        }
+        let world = World { hosts, in_flight: flights.all() };
+        memory.forget_old(now);
+        let begun = Instant::now();
+        let plan = Arc::new(plan(&Input { fleet, desired, world: &world, memory, now }));
+        let took = begun.elapsed();
+        memory.take(&plan.notes);
+        for planned in &plan.steps {
+            self.witness.began(&self.fleet, planned);
+            flights.begin(&self.backend, planned.clone(), now);
+        }
+        let cooled = flights.cooling.iter().map(|(_, until)| *until).min();
+        let wake = plan.wake_at.into_iter().chain(cooled).min();
+        let dirty = !plan.notes.is_empty();
+        self.witness.pass(Pass {
+            fleet: fleet.clone(),
+            desired: desired.clone(),
+            world,
+            plan,
+            at: now,
+            took,
+        });
+        let pause = wake.map_or(RESYNC, |at| at.since(self.clock.now()).min(RESYNC));
+        // A millisecond more, so that the moment has passed when it is looked at.
+        Rest { pause: pause + Duration::from_millis(1), dirty }
+    }
+
+    fn land(&self, ended: Option<Ended>, flights: &mut Flights, memory: &mut Memory) {
+        // A task that panicked takes no id along; its flight ends with the others below.
+        let Some(Ended { id, planned, took, outcome }) = ended else {
+            if flights.tasks.is_empty() {
+                flights.flying.clear();
+            }
+            return;
+        };
+        let flight = flights.flying.remove(&id);
+        let now = self.clock.now();
+        if let Err(error) = &outcome {
+            let failures = flights.failed(&planned.step);
+            let surprised = error.remedy == Remedy::Reobserve && failures <= SURPRISES;
+            match (&*planned.step, surprised) {
+                (_, true) => {}
+                (Step::Start(start), false) => {
+                    let blame_host = error.remedy == Remedy::Retry;
+                    memory.failed_start(start, causes(error), blame_host, now);
+                }
+                (_, false) => {
+                    let pause = Duration::from_secs(1 << failures.min(6)).min(LONGEST_PAUSE);
+                    flights.cooling.extend(flight.map(|f| (f, now.plus(pause))));
+                }
+            }
+        } else {
+            flights.failures.remove(&planned.step.to_string());
+        }
+        let outcome = outcome.map_err(|e| causes(&e));
+        self.witness.ended(&self.fleet, &planned, took, outcome);
+    }
+
+    /// Lets the steps under way end, so that as few as possible are cut in the middle.
+    async fn finish(&self, mut flights: Flights, memory: &mut Memory) {
+        let deadline = Instant::now() + LAST_STEPS;
+        while let Ok(Some(ended)) =
+            tokio::time::timeout_at(deadline, flights.tasks.join_next()).await
+        {
+            self.land(ended.ok(), &mut flights, memory);
+        }
+    }
+}
+
+struct Rest {
+    pause: Duration,
+    dirty: bool,
+}
+
+/// Hosts that leave a fleet while they run instances of ours are kept in mind, to say so.
+fn note_left(
+    before: &Fleet,
+    now: &Fleet,
+    views: &BTreeMap<HostName, Arc<HostView>>,
+    left: &mut BTreeMap<HostName, Arc<HostView>>,
+) {
+    for name in before.hosts.keys().filter(|n| !now.hosts.contains_key(*n)) {
+        if let Some(view) = views.get(name).filter(|v| !v.instances.is_empty()) {
+            let mut view = (**view).clone();
+            view.seen = Seen::Silent { since: Time(0) };
+            left.insert(name.clone(), Arc::new(view));
+        }
+    }
+    left.retain(|name, _| !now.hosts.contains_key(name));
+}
