@@ -67,6 +67,11 @@ pub(crate) fn label(engine: Option<&str>, tag: &str) -> Option<String> {
     docker.args(["image", "inspect", "--format", &format, tag]).read().ok()
 }
 
+/// How the engine that the environment names stores its images.
+pub(crate) fn driver() -> Result<String> {
+    run("docker").args(["info", "--format", "{{.Driver}}"]).read()
+}
+
 fn changes(recipe: &Recipe, inputs: &str) -> Vec<String> {
     let mut changes = vec![
         "CMD [\"/bin/toy\"]".to_owned(),

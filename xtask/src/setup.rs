@@ -237,9 +237,11 @@ fn start_engine(tree: &Tree) -> Result<()> {
     }
     let log = tree.target().join("dockerd.log");
     if !systemd {
-        start_daemon(run("dockerd"), &log)?;
+        let pid = start_daemon(run("dockerd"), &log)?;
+        let alive = || Path::new("/proc").join(pid.to_string()).join("exe").exists();
+        return wait_for("Docker Engine", &log, alive, || look_for_engine() == Engine::Ready);
     }
-    wait_for("Docker Engine", &log, || look_for_engine() == Engine::Ready)
+    wait_for("Docker Engine", &log, || true, || look_for_engine() == Engine::Ready)
 }
 
 /// Starts what is to outlive us, in a process group of its own, with its words in `log`; returns its id.
@@ -262,18 +264,31 @@ pub(crate) fn start_daemon(daemon: crate::command::Run, log: &Path) -> Result<u3
     Ok(child.id())
 }
 
-/// Waits up to 30 s; on giving up shows the end of `log`.
-pub(crate) fn wait_for(what: &str, log: &Path, ready: impl Fn() -> bool) -> Result<()> {
+/// Waits until it is `ready`, up to 30 s and while it is `alive`; on giving up shows the end of `log`.
+pub(crate) fn wait_for(
+    what: &str,
+    log: &Path,
+    alive: impl Fn() -> bool,
+    ready: impl Fn() -> bool,
+) -> Result<()> {
+    let mut why = "did not come up within 30 s";
     for _ in 0..150 {
         if ready() {
             return Ok(());
         }
+        if !alive() {
+            why = "ended instead of coming up";
+            break;
+        }
         sleep(Duration::from_millis(200));
     }
     let said = fs::read_to_string(log).unwrap_or_default();
-    let last: Vec<&str> = said.lines().rev().take(5).collect();
-    let last: Vec<&str> = last.into_iter().rev().collect();
-    bail!("{what} did not come up within 30 s; the end of {}:\n{}", log.display(), last.join("\n"))
+    bail!("{what} {why}; the end of {}:\n{}", log.display(), last_lines(&said, 5))
+}
+
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
 /// Whether nextest can be used; installs it when it is missing, which takes minutes and is said.
@@ -356,7 +371,12 @@ mod tests {
     }
 
     #[test]
-    fn waiting_ends() {
-        wait_for("nothing", Path::new("absent"), || true).unwrap();
+    fn waiting_ends_when_it_is_ready_or_dead() {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        fs::write(log.path(), "1\n2\n3\n4\n5\n6\n").unwrap();
+        wait_for("it", log.path(), || false, || true).unwrap();
+        let error = wait_for("it", log.path(), || false, || false).unwrap_err().to_string();
+        assert!(error.starts_with("it ended instead of coming up; "), "{error}");
+        assert!(error.ends_with(":\n2\n3\n4\n5\n6"), "{error}");
     }
 }

@@ -61,10 +61,10 @@ pub(crate) fn down(only: Option<u8>) -> Result<()> {
     }
     if !(1..=MAX_HOSTS).map(Host::new).any(|host| host.exists()) {
         if ip(&["link", "show", BRIDGE]).succeeds() {
-            ip(&["link", "del", BRIDGE]).go()?;
+            ip(&["link", "del", BRIDGE]).read()?;
         }
         while iptables("-C").succeeds() {
-            iptables("-D").go()?;
+            iptables("-D").read()?;
         }
     }
     Ok(())
@@ -95,14 +95,14 @@ fn iptables(change: &str) -> Run {
 
 fn bridge() -> Result<()> {
     if !ip(&["link", "show", BRIDGE]).succeeds() {
-        ip(&["link", "add", BRIDGE, "type", "bridge"]).go()?;
+        ip(&["link", "add", BRIDGE, "type", "bridge"]).read()?;
     }
-    ip(&["address", "replace", &format!("{GATEWAY}/24"), "dev", BRIDGE]).go()?;
-    ip(&["link", "set", BRIDGE, "up"]).go()?;
+    ip(&["address", "replace", &format!("{GATEWAY}/24"), "dev", BRIDGE]).read()?;
+    ip(&["link", "set", BRIDGE, "up"]).read()?;
     // Without that chain there is no engine in front that filters bridges.
     let filtered = run("iptables").args(["-w", "-n", "-L", LET_PASS[0]]).succeeds();
     if filtered && !iptables("-C").succeeds() {
-        iptables("-I").go()?;
+        iptables("-I").read()?;
     }
     Ok(())
 }
@@ -151,19 +151,19 @@ impl Host {
     fn up(&self) -> Result<()> {
         let name = self.name();
         if !self.namespace().exists() {
-            ip(&["netns", "add", &name]).go()?;
+            ip(&["netns", "add", &name]).read()?;
         }
         let inside = |args: &[&str]| ip(&["-n", &name]).args(args);
         if !inside(&["link", "show", "eth0"]).succeeds() {
             // The outer end is named after the host; the inner goes straight into its namespace.
             ip(&["link", "add", &name, "type", "veth", "peer", "name", "eth0", "netns", &name])
-                .go()?;
+                .read()?;
         }
-        ip(&["link", "set", &name, "master", BRIDGE, "up"]).go()?;
-        inside(&["address", "replace", &format!("{}/24", self.address()), "dev", "eth0"]).go()?;
-        inside(&["link", "set", "eth0", "up"]).go()?;
-        inside(&["link", "set", "lo", "up"]).go()?;
-        inside(&["route", "replace", "default", "via", GATEWAY]).go()?;
+        ip(&["link", "set", &name, "master", BRIDGE, "up"]).read()?;
+        inside(&["address", "replace", &format!("{}/24", self.address()), "dev", "eth0"]).read()?;
+        inside(&["link", "set", "eth0", "up"]).read()?;
+        inside(&["link", "set", "lo", "up"]).read()?;
+        inside(&["route", "replace", "default", "via", GATEWAY]).read()?;
         if self.answers() {
             return Ok(());
         }
@@ -176,12 +176,15 @@ impl Host {
         fs::create_dir_all(&directory)?;
         // One that was killed leaves it behind, and dockerd refuses to start over it.
         let _ = fs::remove_file(directory.join("docker.pid"));
+        // Of its own, or it would take the main engine's, whose options clash with these.
+        fs::write(directory.join("daemon.json"), "{}")?;
         let option =
             |name: &str, file: &str| format!("--{name}={}", directory.join(file).display());
         // `ip netns exec` would mount a /sys without cgroups over the one that the engine needs.
         let daemon = run("nsenter")
             .arg(format!("--net={}", self.namespace().display()))
             .args(["unshare", "--mount", "dockerd"])
+            .arg(option("config-file", "daemon.json"))
             .arg(option("data-root", "data"))
             .arg(option("exec-root", "exec"))
             .arg(option("pidfile", "docker.pid"))
@@ -189,7 +192,8 @@ impl Host {
             .arg(format!("--containerd-plugins-namespace={}-plugins", self.name()))
             .arg(format!("--host=unix://{}", directory.join("docker.sock").display()))
             .arg(format!("--host={}", self.endpoint()))
-            .arg("--tls=false");
+            .arg("--tls=false")
+            .args(storage(&images::driver()?));
         let pid = setup::start_daemon(daemon, &self.log())?;
         // nsenter and unshare become dockerd, so the id is the daemon's own.
         fs::write(directory.join("pid"), pid.to_string())?;
@@ -197,7 +201,8 @@ impl Host {
     }
 
     fn wait(&self) -> Result<()> {
-        setup::wait_for(&self.name(), &self.log(), || self.answers())
+        let alive = || self.daemon().is_some();
+        setup::wait_for(&self.name(), &self.log(), alive, || self.answers())
     }
 
     fn load(&self) -> Result<()> {
@@ -222,7 +227,7 @@ impl Host {
             }
         }
         if let Some(pid) = self.daemon() {
-            run("kill").args(["-TERM", &pid.to_string()]).go()?;
+            run("kill").args(["-TERM", &pid.to_string()]).read()?;
             for _ in 0..100 {
                 if self.daemon().is_none() {
                     break;
@@ -233,10 +238,10 @@ impl Host {
         self.kill_leftovers();
         if self.namespace().exists() {
             // Takes the veth pair with it.
-            ip(&["netns", "del", &self.name()]).go()?;
+            ip(&["netns", "del", &self.name()]).read()?;
         }
         if ip(&["link", "show", &self.name()]).succeeds() {
-            ip(&["link", "del", &self.name()]).go()?;
+            ip(&["link", "del", &self.name()]).read()?;
         }
         if directory.exists() {
             fs::remove_dir_all(&directory)
@@ -270,6 +275,12 @@ impl Host {
             }
         }
     }
+}
+
+/// The main engine's choice, where it is one that can be asked for: not every kernel has the default.
+fn storage(driver: &str) -> Option<String> {
+    let known = ["overlay2", "fuse-overlayfs", "btrfs", "zfs", "vfs"].contains(&driver);
+    known.then(|| format!("--storage-driver={driver}"))
 }
 
 /// Whether a process is part of the engine that `marker` belongs to, not an editor that has its log open.
@@ -328,6 +339,12 @@ mod tests {
         assert!(!serves(&line("tail", 1), &marker));
         assert!(!serves(&line("bash", 1), &marker));
         assert!(!serves("dockerd", &marker));
+    }
+
+    #[test]
+    fn a_snapshotter_is_no_storage_driver() {
+        assert_eq!(storage("fuse-overlayfs").as_deref(), Some("--storage-driver=fuse-overlayfs"));
+        assert_eq!(storage("overlayfs"), None);
     }
 
     #[test]
