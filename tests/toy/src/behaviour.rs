@@ -72,7 +72,9 @@ mod tests {
 
     #[test]
     fn one_wrong_order_refuses_them_all() {
-        for query in ["", "slow", "slow=5", "exit=256", "unhealthy=1", "unhealthy&nap", "crash&"] {
+        for query in
+            ["", "slow", "slow=5", "exit=256", "unhealthy=1", "unhealthy&nap", "crash&", "crash=1s"]
+        {
             assert!(orders(query).is_err(), "{query:?}");
         }
     }
