@@ -1,0 +1,232 @@
+//! `LoadBalancer`: HAProxy or nginx in front of services, a workload that scales like any other.
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::schema::{self, exactly_one, rule};
+use crate::{DEFAULT_FLEET, LoadBalancerStatus, Placement, text};
+
+/// What a user wants of a load balancer.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "evenkeel.dev",
+    version = "v1alpha1",
+    kind = "LoadBalancer",
+    namespaced,
+    schema = "manual",
+    status = "LoadBalancerStatus",
+    derive = "PartialEq",
+    shortname = "lb",
+    category = "evenkeel",
+    selectable = ".spec.fleet",
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
+    printcolumn(
+        name = "Fleet",
+        type_ = "string",
+        json_path = ".spec.fleet",
+        description = "where it runs"
+    ),
+    printcolumn(
+        name = "Desired",
+        type_ = "integer",
+        json_path = ".spec.replicas",
+        description = "instances wanted"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "integer",
+        json_path = ".status.readyReplicas",
+        description = "instances that pass their health check"
+    ),
+    printcolumn(
+        name = "Available",
+        type_ = "integer",
+        json_path = ".status.availableReplicas",
+        description = "instances that serve the newest routes"
+    ),
+    printcolumn(
+        name = "Routes",
+        type_ = "integer",
+        json_path = ".status.routes",
+        description = "routes in force"
+    ),
+    printcolumn(
+        name = "Image",
+        type_ = "string",
+        json_path = ".spec.provider.*.image",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Status",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#,
+        description = "the Ready condition"
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
+        priority = 1
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LoadBalancerSpec {
+    /// The fleet that it runs on, and whose services it can route to. Default: `default`.
+    #[serde(default = "default_fleet")]
+    #[schemars(schema_with = "text::name")]
+    pub fleet: String,
+    /// The program that balances.
+    pub provider: BalancerProvider,
+    /// How many instances should run, 0 to 1000. Default: 1.
+    #[serde(default = "one")]
+    #[schemars(range(min = 0, max = 1_000))]
+    pub replicas: u32,
+    /// Where it takes traffic.
+    #[schemars(
+        length(min = 1, max = 50),
+        transform = schema::by_name,
+        transform = rule(
+            "self.all(a, self.exists_one(b, b.port == a.port))",
+            "two listeners may not have the same port",
+        ),
+        transform = rule(
+            "self.all(a, !has(a.publish) || self.exists_one(b, has(b.publish) && b.publish == a.publish))",
+            "two listeners may not publish the same host port",
+        ),
+    )]
+    pub listeners: Vec<Listener>,
+    /// Where it writes its access log. Default: none is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_log: Option<AccessLog>,
+    /// An address that always one of the instances answers. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub virtual_ip: Option<VirtualIp>,
+    /// Which hosts may run it, and how instances spread over them.
+    #[serde(default)]
+    pub placement: Placement,
+}
+
+schema::resource!(
+    LoadBalancer,
+    LoadBalancerSpec,
+    LoadBalancerStatus,
+    "A load balancer that sends traffic to the instances of services. Which traffic goes where is \
+     said by the routes of each ScalingService."
+);
+
+fn default_fleet() -> String {
+    DEFAULT_FLEET.to_owned()
+}
+
+const fn one() -> u32 {
+    1
+}
+
+/// The program that balances: exactly one of `haproxy` and `nginx`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(transform = exactly_one(&["haproxy", "nginx"]))]
+pub struct BalancerProvider {
+    /// HAProxy: endpoints change without a reload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub haproxy: Option<HaproxyProvider>,
+    /// nginx.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nginx: Option<NginxProvider>,
+}
+
+/// HAProxy, 2.6 or newer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HaproxyProvider {
+    /// The image. Default: `haproxy:3.2`.
+    #[serde(default = "haproxy_image")]
+    #[schemars(schema_with = "text::image")]
+    pub image: String,
+}
+
+fn haproxy_image() -> String {
+    "haproxy:3.2".to_owned()
+}
+
+/// nginx.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NginxProvider {
+    /// The image. Default: `nginx:1.28`.
+    #[serde(default = "nginx_image")]
+    #[schemars(schema_with = "text::image")]
+    pub image: String,
+}
+
+fn nginx_image() -> String {
+    "nginx:1.28".to_owned()
+}
+
+/// A port where the balancer takes traffic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Listener {
+    /// What routes call it, unique in the list.
+    #[schemars(schema_with = "text::name")]
+    pub name: String,
+    /// The port inside the container, 1 to 65535.
+    #[schemars(range(min = 1, max = 65_535))]
+    pub port: u16,
+    /// The first port on the host, 1 to 65535: the n-th instance on one host publishes
+    /// `publish + n - 1`. Default: the same as `port`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65_535))]
+    pub publish: Option<u16>,
+    /// Whether requests are read or only bytes passed on. Default: `http`.
+    #[serde(default)]
+    pub protocol: ListenerProtocol,
+}
+
+impl Listener {
+    /// The first port on the host: `publish`, or else `port`.
+    pub fn first_host_port(&self) -> u16 {
+        self.publish.unwrap_or(self.port)
+    }
+}
+
+/// What a listener understands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ListenerProtocol {
+    /// Requests, routed by host and path.
+    #[default]
+    Http,
+    /// Connections; one service takes them all.
+    Tcp,
+}
+
+/// Where the access log goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AccessLog {
+    /// A named Docker volume, made on each host where it does not exist and never removed.
+    #[schemars(schema_with = "text::docker_name")]
+    pub volume: String,
+}
+
+/// An address that moves between the instances (VRRP): one that really serves has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct VirtualIp {
+    /// The address with the length of its network, such as `10.0.0.100/24`.
+    #[schemars(schema_with = "text::cidr")]
+    pub address: String,
+    /// The hosts' network interface that takes the address, such as `eth0`.
+    #[schemars(schema_with = "text::interface")]
+    pub interface: String,
+    /// The VRRP router id, 1 to 255, unique in the network.
+    #[schemars(range(min = 1, max = 255))]
+    pub router_id: u8,
+}

@@ -1,0 +1,179 @@
+//! The forms of plain text fields as schemas: pattern, length and the message for a person.
+//!
+//! Patterns keep to what RE2 (the API server) and ECMA-262 (editors) read alike, and are anchored.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+
+use crate::NAME_MAX;
+
+/// The keyword that editors and `evenkeel check` show instead of a regular expression.
+pub(crate) const PATTERN_MESSAGE: &str = "patternErrorMessage";
+
+/// A DNS-1123 label; see [`is_name`].
+pub(crate) const NAME_PATTERN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+
+/// The longest constraint: two labels, the operator and some room for spaces.
+pub(crate) const CONSTRAINT_MAX: usize = 160;
+
+/// Whether `text` is a DNS-1123 label: what [`NAME_PATTERN`] and the length limit say.
+pub(crate) fn is_name(text: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    !text.is_empty()
+        && text.len() <= NAME_MAX
+        && text.bytes().all(|b| inner(b) || b == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+/// Whether `text` is the key or value of a host label: what [`label`] says.
+pub(crate) fn is_label(text: &str) -> bool {
+    let edge = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_alphanumeric());
+    text.len() <= 63
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'/' | b'-'))
+        && edge(text.bytes().next())
+        && edge(text.bytes().last())
+}
+
+/// One `fn(&mut SchemaGenerator) -> Schema` for each form, to be named by `schema_with`.
+macro_rules! text_forms {
+    ($($(#[$doc:meta])* $name:ident = $pattern:expr, $max:expr, $message:expr;)*) => {
+        $(
+            $(#[$doc])*
+            pub(crate) fn $name(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({
+                    "type": "string",
+                    "maxLength": $max,
+                    "pattern": $pattern,
+                    (PATTERN_MESSAGE): $message,
+                })
+            }
+        )*
+    };
+}
+
+text_forms! {
+    /// The name of anything evenkeel names.
+    name = NAME_PATTERN, NAME_MAX,
+        "expected a name of lower-case letters, digits and '-', beginning and ending with a letter or digit";
+    /// An image reference.
+    image = "^[A-Za-z0-9][A-Za-z0-9._:/@-]*$", 512,
+        "expected an image such as \"nginx:1.28\" or \"registry.example:5000/app@sha256:…\"";
+    /// An environment variable's name.
+    env_name = "^[A-Za-z_.-][A-Za-z0-9_.-]*$", 253,
+        "expected the name of an environment variable such as \"LOG_LEVEL\"";
+    /// A key under a secret's name.
+    secret_key = "^[A-Za-z0-9_-][A-Za-z0-9._-]*$", 253,
+        "expected the key of a secret: letters, digits, '-', '_' and '.'";
+    /// An absolute path that can stand in a bind mount.
+    mount_path = "^/[^:]*$", 1024,
+        "expected an absolute path without ':' such as \"/srv/data\"";
+    /// An absolute path of a file that the agent reads.
+    file_path = "^/.*[^/]$", 1024,
+        "expected the absolute path of a file such as \"/etc/evenkeel/ca.pem\"";
+    /// A name that the Docker Engine gives or takes: volumes and networks.
+    docker_name = "^[A-Za-z0-9][A-Za-z0-9_.-]*$", 128,
+        "expected a Docker volume or network name: letters, digits, '_', '.' and '-'";
+    /// The key or value of a host label.
+    label = "^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?$", 63,
+        "expected letters, digits, '.', '_', '/' and '-', beginning and ending with a letter or digit";
+    /// A Docker Engine's address.
+    endpoint = "^(unix:///\\S+|tcp://[^\\s/]+|ssh://[^\\s/]+)$", 512,
+        "expected unix:///path, tcp://host:port or ssh://[user@]host[:port]";
+    /// A base URL, without credentials.
+    url = "^https?://[^\\s@]+$", 512,
+        "expected a URL such as \"http://10.0.0.1:8080\" without credentials in it";
+    /// A host name or address.
+    address = "^[A-Za-z0-9]([A-Za-z0-9.:-]*[A-Za-z0-9])?$", 253,
+        "expected a host name or IP address";
+    /// The group under which Marathon apps are kept.
+    group = "^/([a-z0-9]([a-z0-9-]*[a-z0-9])?(/[a-z0-9]([a-z0-9-]*[a-z0-9])?)*)?$", 255,
+        "expected a Marathon group such as \"/shop\"";
+    /// The host name of a route.
+    route_host = "^(\\*\\.)?[a-z0-9]([a-z0-9-]*[a-z0-9])?(\\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$", 253,
+        "expected a host name in lower case such as \"shop.example.com\" or \"*.example.com\"";
+    /// The path of an HTTP request.
+    http_path = "^/[^\\s#]*$", 1024,
+        "expected a path that begins with '/' such as \"/healthz\"";
+    /// The beginning of a path; no query, nothing that a balancer's configuration would take for its own.
+    path_prefix = "^/[A-Za-z0-9._~!$&()*+,=:@%/-]*$", 512,
+        "expected a path that begins with '/' such as \"/api\"";
+    /// An address with the length of its network.
+    cidr = "^[0-9A-Fa-f.:]+/[0-9]{1,3}$", 49,
+        "expected an address with a prefix length such as \"10.0.0.100/24\"";
+    /// A network interface.
+    interface = "^[^\\s/:]+$", 15,
+        "expected a network interface such as \"eth0\"";
+    /// A user's name.
+    username = "^[^\\s:]+$", 255,
+        "expected a user name without ':' or spaces";
+    /// A Consul tag.
+    tag = "^\\S+$", 255,
+        "expected a tag without spaces";
+}
+
+/// A list of unique names in the order given.
+fn unique(item: &Schema, max: u32) -> Schema {
+    json_schema!({
+        "type": "array",
+        "items": item,
+        "maxItems": max,
+        "x-kubernetes-list-type": "set",
+    })
+}
+
+/// Docker networks.
+pub(crate) fn networks(generator: &mut SchemaGenerator) -> Schema {
+    unique(&docker_name(generator), 20)
+}
+
+/// Consul tags.
+pub(crate) fn tags(generator: &mut SchemaGenerator) -> Schema {
+    unique(&tag(generator), 50)
+}
+
+/// Base URLs, at least one.
+pub(crate) fn urls(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = unique(&url(generator), 20);
+    schema.insert("minItems".to_owned(), 1.into());
+    schema
+}
+
+/// The words of a command line.
+pub(crate) fn words(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "items": {"type": "string", "maxLength": 32768},
+        "maxItems": 200,
+    })
+}
+
+/// A command line that has at least the program.
+pub(crate) fn program(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = words(generator);
+    schema.insert("minItems".to_owned(), 1.into());
+    schema
+}
+
+/// Host labels.
+pub(crate) fn labels(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "additionalProperties": label(generator),
+        "propertyNames": label(generator),
+        "maxProperties": 64,
+    })
+}
+
+/// Consul metadata. Consul keeps 64 pairs with keys of 128 and values of 512 bytes; four are ours.
+pub(crate) fn meta(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "additionalProperties": {"type": "string", "maxLength": 512},
+        "propertyNames": {
+            "maxLength": 128,
+            "pattern": "^[A-Za-z0-9_-]+$",
+            (PATTERN_MESSAGE): "expected a key of letters, digits, '-' and '_'",
+        },
+        "maxProperties": 60,
+    })
+}

@@ -1,0 +1,349 @@
+//! One simulated host: an engine with containers that behave as their image's name says.
+//!
+//! `…bad…` never becomes healthy, `…crash…` exits a second after its start, `…slow…` takes ten
+//! seconds to become healthy; every other image is healthy after half a second.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::{
+    HealthState, HostView, Instance, InstanceId, Resources, Seen, ServiceName, State, Step, Time,
+    Traffic,
+};
+
+/// What became of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// All of it happened.
+    Done,
+    /// A start only created, a stop only stopped.
+    Half,
+    /// Nothing happened.
+    Lost,
+}
+
+/// A simulated host.
+#[derive(Debug, Clone)]
+pub struct SimHost {
+    /// Ours and others', as they are.
+    pub containers: BTreeMap<InstanceId, Container>,
+    /// Starts fail here.
+    pub refuses: bool,
+    /// The host does not answer.
+    pub silent: bool,
+    capacity: Resources,
+    silent_from: Time,
+    seen: Seen,
+    /// What was last seen of it.
+    last: Arc<HostView>,
+    foreign: BTreeSet<Arc<str>>,
+    now: Time,
+}
+
+/// A simulated container.
+#[derive(Debug, Clone)]
+pub struct Container {
+    /// As the agent sees it when the host answers.
+    pub instance: Instance,
+    /// Somebody made it ill.
+    pub ill: bool,
+    image: String,
+    started: Time,
+    up_from: Option<Time>,
+    seen_from: Time,
+    sessions: u32,
+}
+
+impl SimHost {
+    pub(super) fn new(capacity: Resources, now: Time) -> Self {
+        Self {
+            containers: BTreeMap::new(),
+            refuses: false,
+            silent: false,
+            capacity,
+            silent_from: now,
+            seen: Seen::Never { since: now },
+            last: Arc::new(HostView::never(now)),
+            foreign: BTreeSet::new(),
+            now,
+        }
+    }
+
+    /// Whether the agent can believe what it knows of the host.
+    pub fn seen(&self) -> Seen {
+        self.seen
+    }
+
+    pub(super) fn view(&self, edges_silent: bool) -> Arc<HostView> {
+        if self.seen != Seen::Now {
+            return Arc::new(HostView { seen: self.seen, ..(*self.last).clone() });
+        }
+        if !edges_silent {
+            return self.last.clone();
+        }
+        let mut view = (*self.last).clone();
+        for i in &mut view.instances {
+            i.traffic = Traffic::Unknown;
+        }
+        Arc::new(view)
+    }
+
+    pub(super) fn running(&self, service: &ServiceName) -> usize {
+        let runs =
+            |c: &&Container| c.instance.service == *service && c.instance.state == State::Running;
+        self.containers.values().filter(runs).count()
+    }
+
+    /// Falls silent: nothing gets through from now on.
+    pub fn silence(&mut self, now: Time) {
+        if !self.silent {
+            self.silent = true;
+            self.silent_from = now;
+        }
+    }
+
+    /// Answers again.
+    pub fn answer(&mut self) {
+        self.silent = false;
+    }
+
+    /// The engine stops and starts again: every container has ended.
+    pub fn restart_engine(&mut self) {
+        for c in self.containers.values_mut() {
+            if c.instance.state == State::Running {
+                c.instance.state = State::Exited { code: 137, out_of_memory: false };
+            }
+        }
+        self.publish();
+    }
+
+    /// A new agent has not asked yet.
+    pub(super) fn forget(&mut self, now: Time) {
+        self.seen = Seen::Never { since: now };
+        self.last = Arc::new(HostView::never(now));
+        for c in self.containers.values_mut() {
+            c.seen_from = now;
+            if let HealthState::Healthy { .. } = c.instance.health {
+                c.instance.health = HealthState::Unknown;
+            }
+        }
+    }
+
+    /// How long a step takes here.
+    pub(super) fn takes(&self, step: &Step) -> Duration {
+        if self.silent {
+            return super::HANG;
+        }
+        Duration::from_millis(match step {
+            Step::Start(_) => 300,
+            Step::Stop { .. } => 400,
+            Step::Remove { .. } | Step::RemoveNetwork { .. } => 200,
+            Step::Rename { .. } | Step::Admit { .. } | Step::Withdraw { .. } => 100,
+        })
+    }
+
+    /// Does a step as far as fate lets it.
+    pub(super) fn apply(
+        &mut self,
+        step: &Step,
+        id: InstanceId,
+        fate: Fate,
+        now: Time,
+    ) -> Result<(), String> {
+        if self.silent {
+            return Err("the host does not answer".into());
+        }
+        if fate == Fate::Lost {
+            return Ok(());
+        }
+        match step {
+            Step::Start(s) => {
+                if self.refuses {
+                    return Err("no space left on device".into());
+                }
+                let taken = self.containers.values().any(|c| c.instance.name == s.name);
+                if taken || self.foreign.contains(&s.name) {
+                    return Err(format!("the name {} is taken", s.name));
+                }
+                let ports: Vec<u16> = s.published.iter().map(|p| p.host).collect();
+                let busy = |c: &Container| {
+                    c.instance.state == State::Running
+                        && c.instance.published.iter().any(|p| ports.contains(p))
+                };
+                if self.containers.values().any(busy) {
+                    return Err("a port is taken".into());
+                }
+                let started = fate == Fate::Done;
+                let instance = Instance {
+                    id: id.clone(),
+                    name: s.name.clone(),
+                    service: s.service.clone(),
+                    slot: s.slot,
+                    hash: s.hash,
+                    state: if started { State::Running } else { State::Created },
+                    health: HealthState::Starting,
+                    created: now,
+                    resources: s.spec.resources,
+                    published: ports,
+                    traffic: Traffic::None,
+                };
+                let image = s.spec.image.clone();
+                let container = Container {
+                    instance,
+                    ill: false,
+                    image,
+                    started: now,
+                    up_from: None,
+                    seen_from: now,
+                    sessions: 0,
+                };
+                self.containers.insert(id, container);
+            }
+            Step::Stop { id, .. } => {
+                if fate == Fate::Half {
+                    if let Some(c) = self.containers.get_mut(id) {
+                        c.instance.state = State::Exited { code: 143, out_of_memory: false };
+                    }
+                } else {
+                    self.containers.remove(id);
+                }
+            }
+            Step::Remove { id, .. } => {
+                let runs = |c: &Container| c.instance.state == State::Running;
+                if self.containers.get(id).is_some_and(runs) {
+                    return Err("it runs".into());
+                }
+                self.containers.remove(id);
+            }
+            Step::Rename { id, to, .. } => {
+                let taken = self.containers.values().any(|c| &c.instance.name == to);
+                if taken || self.foreign.contains(to) {
+                    return Err("the name is taken".into());
+                }
+                if let Some(c) = self.containers.get_mut(id) {
+                    c.instance.name = to.clone();
+                }
+            }
+            Step::Admit { id, .. } => {
+                if let Some(c) = self.containers.get_mut(id) {
+                    c.instance.traffic = Traffic::Serving { up: false };
+                    c.up_from = Some(now.plus(Duration::from_millis(300)));
+                }
+            }
+            Step::Withdraw { id, .. } => {
+                if let Some(c) = self.containers.get_mut(id) {
+                    c.sessions = 3;
+                    c.instance.traffic = Traffic::Withdrawn { since: now, sessions: 3 };
+                }
+            }
+            Step::RemoveNetwork { .. } => {}
+        }
+        self.publish();
+        Ok(())
+    }
+
+    /// What happens by itself until `now`.
+    pub(super) fn live(&mut self, now: Time, notice: Duration) {
+        self.now = now;
+        for c in self.containers.values_mut() {
+            c.live(now);
+        }
+        if !self.silent {
+            self.seen = Seen::Now;
+            self.publish();
+        } else if self.seen == Seen::Now && now.since(self.silent_from) >= notice {
+            self.seen = Seen::Silent { since: now };
+        }
+    }
+
+    /// A stranger's container appears, under a name that ours might want.
+    pub fn add_stranger(&mut self, name: &str) {
+        self.foreign.insert(name.into());
+        self.publish();
+    }
+
+    /// Changes a container from outside, and the agent sees it at once; `false` when there is none.
+    pub fn with(&mut self, id: &InstanceId, change: impl FnOnce(&mut Container)) -> bool {
+        let found = self.containers.get_mut(id).map(change).is_some();
+        self.publish();
+        found
+    }
+
+    /// Somebody removes a container by hand.
+    pub fn remove(&mut self, id: &InstanceId) {
+        self.containers.remove(id);
+        self.publish();
+    }
+
+    fn publish(&mut self) {
+        if self.silent || self.seen != Seen::Now {
+            return;
+        }
+        self.last = Arc::new(HostView {
+            seen: Seen::Now,
+            capacity: self.capacity,
+            instances: self.containers.values().map(|c| c.instance.clone()).collect(),
+            foreign_names: self.foreign.clone(),
+            foreign_ports: BTreeSet::new(),
+            networks: BTreeSet::new(),
+        });
+    }
+
+    /// Whether something will still happen by itself.
+    pub(super) fn is_restless(&self, now: Time) -> bool {
+        if self.silent {
+            return self.seen == Seen::Now;
+        }
+        self.seen != Seen::Now || self.containers.values().any(|c| c.is_restless(now))
+    }
+}
+
+impl Container {
+    fn live(&mut self, now: Time) {
+        if self.instance.state != State::Running {
+            return;
+        }
+        let age = now.since(self.started.max(self.seen_from));
+        let (bad, slow) = (self.image.contains("bad"), self.image.contains("slow"));
+        if self.image.contains("crash") && now.since(self.started) >= Duration::from_secs(1) {
+            self.instance.state = State::Exited { code: 1, out_of_memory: false };
+            return;
+        }
+        let healthy_after = Duration::from_millis(if slow { 10_000 } else { 500 });
+        let healthy = now.since(self.started) >= healthy_after && !self.ill && !bad;
+        self.instance.health = match self.instance.health {
+            HealthState::Healthy { since } if healthy => HealthState::Healthy { since },
+            HealthState::Unhealthy { since } if !healthy => HealthState::Unhealthy { since },
+            _ if healthy && age >= Duration::from_millis(200) => {
+                HealthState::Healthy { since: now }
+            }
+            HealthState::Healthy { .. } => HealthState::Unhealthy { since: now },
+            HealthState::Starting | HealthState::Unknown
+                if age >= Duration::from_secs(3) && (bad || self.ill) =>
+            {
+                HealthState::Unhealthy { since: now }
+            }
+            other @ (HealthState::Starting
+            | HealthState::Unknown
+            | HealthState::Unhealthy { .. }) => other,
+        };
+        match self.instance.traffic {
+            Traffic::Serving { up: false } if self.up_from.is_some_and(|t| t <= now) => {
+                self.instance.traffic = Traffic::Serving { up: true };
+            }
+            Traffic::Withdrawn { since, .. } => {
+                let gone = u32::try_from(now.since(since).as_secs()).unwrap_or(u32::MAX);
+                let sessions = self.sessions.saturating_sub(gone);
+                self.instance.traffic = Traffic::Withdrawn { since, sessions };
+            }
+            Traffic::None | Traffic::Serving { .. } | Traffic::Unknown => {}
+        }
+    }
+
+    fn is_restless(&self, now: Time) -> bool {
+        let starting = matches!(self.instance.health, HealthState::Starting | HealthState::Unknown);
+        self.instance.state == State::Running
+            && (starting || (self.image.contains("crash") && now.since(self.started).as_secs() < 2))
+    }
+}

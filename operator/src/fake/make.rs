@@ -1,0 +1,70 @@
+//! Documents in five words: hosts and services for tests, scenarios and what-ifs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::{
+    Endpoint, FleetName, HostName, HostSpec, HostState, InstanceSpec, Keep, NameError, OwnerId,
+    Placement, Port, Protocol, Rollout, Service, ServiceName, SpecHash, Termination,
+};
+
+/// An active host that is never connected to.
+pub fn host(name: &str, labels: &[(&str, &str)]) -> Result<HostSpec, NameError> {
+    Ok(HostSpec {
+        name: HostName::new(name)?,
+        endpoint: Endpoint::Unix { path: "/nowhere".into() },
+        address: None,
+        labels: labels
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect::<BTreeMap<_, _>>(),
+        state: HostState::Active,
+    })
+}
+
+/// A service with the defaults of the API.
+pub fn service(name: &str, replicas: u32, image: &str) -> Result<Service, NameError> {
+    let mut service = Service {
+        name: ServiceName::new(name)?,
+        fleet: FleetName::of_default(),
+        replicas,
+        spec: Arc::new(InstanceSpec { image: image.into(), ..InstanceSpec::default() }),
+        hash: SpecHash(0),
+        probe: None,
+        placement: Placement::default(),
+        rollout: Rollout::default(),
+        termination: Termination::default(),
+        replace_after: Duration::from_secs(20),
+        keep: Keep::Healthiest,
+        suspend: false,
+        routed: false,
+        document: format!("{{\"image\":{image:?}}}").into(),
+    };
+    rehash(&mut service);
+    Ok(service)
+}
+
+/// Changes what an instance of the service is.
+pub fn respec(service: &mut Service, change: impl FnOnce(&mut InstanceSpec)) {
+    change(Arc::make_mut(&mut service.spec));
+    rehash(service);
+}
+
+fn rehash(service: &mut Service) {
+    if let Ok(owner) = OwnerId::new("sim") {
+        service.hash = SpecHash::of(&owner, &service.spec);
+    }
+}
+
+/// Publishes port 80 from `first` on.
+pub fn publish(service: &mut Service, first: u16) {
+    respec(service, |s| {
+        s.ports = vec![Port {
+            name: "http".into(),
+            container: 80,
+            protocol: Protocol::Tcp,
+            publish: Some(first),
+        }];
+    });
+}

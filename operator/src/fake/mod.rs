@@ -1,0 +1,280 @@
+//! The misbehaving world: hosts, engines, balancers and an agent that do what they are told, late,
+//! halfway or not at all. For tests, for `evenkeel plan --demo`, and for asking "what if".
+//!
+//! It is a simulation in one thread and with a clock of its own; it never touches the outside.
+
+pub mod host;
+pub mod make;
+pub mod scenario;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::{
+    Desired, Fleet, FleetName, HostName, HostSpec, InFlight, InstanceId, Limits, Memory, Plan,
+    Planned, Problem, Revision, Seen, Service, ServiceName, Step, Time, World,
+};
+use crate::plan::{Input, plan};
+use host::{Fate, SimHost};
+
+/// How finely time runs.
+pub const GRAIN: Duration = Duration::from_millis(100);
+/// How long a host is silent before the agent notices.
+const NOTICE: Duration = Duration::from_secs(2);
+/// How long a step to a silent host hangs.
+const HANG: Duration = Duration::from_secs(5);
+
+/// A world, what is asked of it, and an agent that plans and acts in it.
+#[derive(Debug)]
+pub struct Sim {
+    /// The world's clock.
+    pub now: Time,
+    /// What the agent believes should run.
+    pub desired: Desired,
+    /// What the agent remembers.
+    pub memory: Memory,
+    /// The hosts as they are.
+    pub hosts: BTreeMap<HostName, SimHost>,
+    /// Whether registry and balancers are silent.
+    pub edges_silent: bool,
+    flights: Vec<Flight>,
+    agent_began: Time,
+    commits: u32,
+    next_id: u32,
+}
+
+#[derive(Debug, Clone)]
+struct Flight {
+    step: Arc<Step>,
+    since: Time,
+    ends: Time,
+}
+
+impl Sim {
+    /// A world with these hosts of one fleet, `default`, and nothing asked for yet.
+    pub fn new(hosts: Vec<HostSpec>, limits: Limits, capacity: crate::model::Resources) -> Self {
+        let now = Time(1_000_000);
+        let hosts: BTreeMap<_, _> =
+            hosts.into_iter().map(|h| (h.name.clone(), Arc::new(h))).collect();
+        let fleet = Fleet { name: FleetName::of_default(), hosts, limits, approved_prune: None };
+        Self {
+            now,
+            hosts: fleet
+                .hosts
+                .keys()
+                .map(|name| (name.clone(), SimHost::new(capacity, now)))
+                .collect(),
+            desired: Desired {
+                revision: Revision("c0".into()),
+                fleets: BTreeMap::from([(FleetName::of_default(), Arc::new(fleet))]),
+                services: BTreeMap::new(),
+                held: std::collections::BTreeSet::new(),
+                problems: Vec::new(),
+            },
+            memory: Memory::default(),
+            edges_silent: false,
+            flights: Vec::new(),
+            agent_began: now,
+            commits: 0,
+            next_id: 0,
+        }
+    }
+
+    /// The one fleet.
+    pub fn fleet(&self) -> Arc<Fleet> {
+        self.desired.fleets.get(&FleetName::of_default()).cloned().unwrap_or_else(|| {
+            Arc::new(Fleet {
+                name: FleetName::of_default(),
+                hosts: BTreeMap::new(),
+                limits: Limits::default(),
+                approved_prune: None,
+            })
+        })
+    }
+
+    /// Changes the fleet by a commit.
+    pub fn change_fleet(&mut self, change: impl FnOnce(&mut Fleet)) {
+        let mut fleet = (*self.fleet()).clone();
+        change(&mut fleet);
+        self.desired.fleets.insert(FleetName::of_default(), Arc::new(fleet));
+        self.commit();
+    }
+
+    /// Adds or replaces a service by a commit.
+    pub fn put(&mut self, service: Service) {
+        self.desired.held.remove(&service.name);
+        self.desired.services.insert(service.name.clone(), Arc::new(service));
+        self.commit();
+    }
+
+    /// Leaves a service out by a commit.
+    pub fn delete(&mut self, name: &ServiceName) {
+        self.desired.services.remove(name);
+        self.desired.held.remove(name);
+        self.commit();
+    }
+
+    /// Breaks the source: one service's document, or a file that nobody can read.
+    pub fn break_source(&mut self, service: Option<&ServiceName>) {
+        self.desired.held.extend(service.cloned());
+        self.desired.problems.push(Problem {
+            path: "broken.yaml".into(),
+            line: 1,
+            column: 1,
+            message: "it does not parse".into(),
+            hint: None,
+            object: service.map(|s| format!("ScalingService/{s}")),
+        });
+        self.commit();
+    }
+
+    /// Mends whatever was broken in the source.
+    pub fn mend_source(&mut self) {
+        self.desired.problems.clear();
+        self.desired.held.clear();
+        self.commit();
+    }
+
+    fn commit(&mut self) {
+        self.commits += 1;
+        self.desired.revision = Revision(format!("c{}", self.commits).into());
+    }
+
+    /// What the agent sees now.
+    pub fn world(&self) -> World {
+        let hosts = self.hosts.iter().map(|(n, h)| (n.clone(), h.view(self.edges_silent)));
+        World {
+            hosts: hosts.collect(),
+            in_flight: self
+                .flights
+                .iter()
+                .map(|f| InFlight { step: f.step.clone(), since: f.since })
+                .collect(),
+        }
+    }
+
+    /// One plan of the world as it is, without doing anything.
+    pub fn plan(&self) -> Plan {
+        plan(&Input {
+            fleet: &self.fleet(),
+            desired: &self.desired,
+            world: &self.world(),
+            memory: &self.memory,
+            now: self.now,
+        })
+    }
+
+    /// One pass of the agent: plan, remember, begin every step.
+    pub fn pass(&mut self) -> Plan {
+        let plan = self.plan();
+        self.act(&plan);
+        plan
+    }
+
+    /// Begins the steps of a plan.
+    pub fn act(&mut self, plan: &Plan) {
+        self.memory.take(&plan.notes);
+        self.memory.forget_old(self.now);
+        for Planned { step, .. } in &plan.steps {
+            let takes = self.hosts.get(step.host()).map_or(HANG, |h| h.takes(step));
+            self.flights.push(Flight {
+                step: step.clone(),
+                since: self.now,
+                ends: self.now.plus(takes),
+            });
+        }
+    }
+
+    /// Lets time pass: steps end, containers start, fall ill and die, silence is noticed.
+    pub fn elapse(&mut self, by: Duration) {
+        let until = self.now.plus(by);
+        while self.now < until {
+            self.now = self.now.plus(GRAIN);
+            let (ended, going): (Vec<Flight>, Vec<Flight>) =
+                std::mem::take(&mut self.flights).into_iter().partition(|f| f.ends <= self.now);
+            self.flights = going;
+            for flight in ended {
+                self.end(&flight, Fate::Done);
+            }
+            for host in self.hosts.values_mut() {
+                host.live(self.now, NOTICE);
+            }
+        }
+    }
+
+    fn end(&mut self, flight: &Flight, fate: Fate) {
+        self.next_id += 1;
+        let id = InstanceId(format!("{:012x}", self.next_id).into());
+        let Some(host) = self.hosts.get_mut(flight.step.host()) else { return };
+        let outcome = host.apply(&flight.step, id, fate, self.now);
+        if let (Err(message), Step::Start(start), Fate::Done) = (outcome, &*flight.step, fate) {
+            self.memory.failed_start(start, message, true, self.now);
+        }
+    }
+
+    /// SIGKILL for the agent: each step under way is lost, half done or done, by the bits of `dice`.
+    /// The new agent has seen nothing yet and remembers what was saved, or nothing.
+    pub fn kill_agent(&mut self, mut dice: u64, keep_memory: bool) {
+        for flight in std::mem::take(&mut self.flights) {
+            let fate = [Fate::Lost, Fate::Half, Fate::Done, Fate::Done][(dice & 3) as usize];
+            dice = dice.rotate_right(2);
+            self.end(&flight, fate);
+        }
+        if !keep_memory {
+            self.memory = Memory::default();
+        }
+        self.memory.resume(self.now);
+        self.agent_began = self.now;
+        for host in self.hosts.values_mut() {
+            host.forget(self.now);
+        }
+    }
+
+    /// Runs the agent for a while, as the loop does: a pass at every change and at every grain.
+    /// `check` sees each plan with the world it was made for, before it is acted upon.
+    pub fn run(&mut self, for_: Duration, mut check: impl FnMut(&Sim, &World, &Plan)) {
+        let until = self.now.plus(for_);
+        while self.now < until {
+            let (world, plan) = (self.world(), self.plan());
+            check(self, &world, &plan);
+            self.act(&plan);
+            self.elapse(GRAIN);
+        }
+    }
+
+    /// Runs until nothing is under way, planned or waited for; `false` when that takes longer than
+    /// `at_most`.
+    pub fn settle(
+        &mut self,
+        at_most: Duration,
+        mut check: impl FnMut(&Sim, &World, &Plan),
+    ) -> bool {
+        let until = self.now.plus(at_most);
+        while self.now < until {
+            let (world, plan) = (self.world(), self.plan());
+            check(self, &world, &plan);
+            self.act(&plan);
+            if plan.is_settled() && self.flights.is_empty() && self.is_quiet() {
+                return true;
+            }
+            self.elapse(GRAIN);
+        }
+        false
+    }
+
+    /// Whether everything that happens by itself has happened.
+    fn is_quiet(&self) -> bool {
+        self.hosts.values().all(|h| !h.is_restless(self.now))
+    }
+
+    /// How many running containers a service has, seen or not.
+    pub fn running(&self, service: &ServiceName) -> usize {
+        self.hosts.values().map(|h| h.running(service)).sum()
+    }
+
+    /// The fleet's hosts that answer.
+    pub fn answering(&self) -> impl Iterator<Item = &HostName> {
+        self.hosts.iter().filter(|(_, h)| h.seen() == Seen::Now).map(|(n, _)| n)
+    }
+}

@@ -1,0 +1,521 @@
+//! What should run: the validated documents of one revision, and what became of the others.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::hash::SpecHash;
+use super::name::{FleetName, HostName, Revision, ServiceName};
+
+/// All that one revision asks for.
+#[derive(Debug, Clone)]
+pub struct Desired {
+    /// The revision the documents came from.
+    pub revision: Revision,
+    /// Fleets by name; `default` is always there when a service asks for it.
+    pub fleets: BTreeMap<FleetName, Arc<Fleet>>,
+    /// Services by name. A service whose newest document is broken appears with its last good one.
+    pub services: BTreeMap<ServiceName, Arc<Service>>,
+    /// Names whose newest document is broken: never pruned; updated to the last good document, if any.
+    pub held: BTreeSet<ServiceName>,
+    /// Everything wrong with the revision. While this is not empty nothing is pruned.
+    pub problems: Vec<Problem>,
+}
+
+/// One thing wrong with a document, said so that a person can mend it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    /// The file, relative to the source's root.
+    pub path: String,
+    /// Line from 1; 0 when the whole file is meant.
+    pub line: usize,
+    /// Column from 1; 0 when the whole file is meant.
+    pub column: usize,
+    /// What is wrong: lower case, no full stop.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// The object it is about, as `ScalingService/web`, where that could be told.
+    pub object: Option<String>,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.line == 0 {
+            write!(f, "{}: {}", self.path, self.message)
+        } else {
+            write!(f, "{}:{}:{}: {}", self.path, self.line, self.column, self.message)
+        }
+    }
+}
+
+/// Where things run: a set of Docker hosts and the limits that hold on all of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fleet {
+    /// The fleet's name.
+    pub name: FleetName,
+    /// Its hosts by name.
+    pub hosts: BTreeMap<HostName, Arc<HostSpec>>,
+    /// Its limits.
+    pub limits: Limits,
+    /// The prune that a person has approved: the code that the waiting message names.
+    pub approved_prune: Option<String>,
+}
+
+/// One Docker host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostSpec {
+    /// The host's name.
+    pub name: HostName,
+    /// How its engine is reached.
+    pub endpoint: Endpoint,
+    /// Where its published ports are reached; the endpoint's own host where not given.
+    pub address: Option<String>,
+    /// Labels for constraints and spreading.
+    pub labels: BTreeMap<String, String>,
+    /// Whether instances may be put here.
+    pub state: HostState,
+}
+
+/// How a Docker Engine is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    /// A socket on this machine.
+    Unix {
+        /// The path of the socket.
+        path: String,
+    },
+    /// A TCP address, with TLS where certificates are given.
+    Tcp {
+        /// `host:port`.
+        authority: String,
+        /// Client certificates.
+        tls: Option<Tls>,
+    },
+    /// `docker system dial-stdio` on the other side of ssh.
+    Ssh {
+        /// `user@host:port` as ssh takes it in a URL.
+        authority: String,
+    },
+}
+
+/// Paths of PEM files for a TLS endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// The authority that signed the engine's certificate.
+    pub ca_file: String,
+    /// The client's certificate.
+    pub cert_file: String,
+    /// The client's key.
+    pub key_file: String,
+}
+
+/// Whether instances may be put on a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostState {
+    /// Yes.
+    Active,
+    /// Nothing new; what runs stays.
+    Cordoned,
+    /// Nothing new; what runs moves away, within each service's budgets.
+    Draining,
+}
+
+/// What a fleet may do at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest share of a fleet's instances that one revision may remove by leaving services out.
+    pub prune_max_percent: u32,
+    /// Healthy instances stopped by our own hand in any hour, over the fleet.
+    pub disruptions_per_hour: Option<u32>,
+    /// Starts under way on one host at a time.
+    pub parallel_starts_per_host: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { prune_max_percent: 50, disruptions_per_hour: None, parallel_starts_per_host: 8 }
+    }
+}
+
+/// A service: N instances of one spec, and how to change them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// The service's name.
+    pub name: ServiceName,
+    /// The fleet it runs on.
+    pub fleet: FleetName,
+    /// How many instances should run.
+    pub replicas: u32,
+    /// What an instance is.
+    pub spec: Arc<InstanceSpec>,
+    /// The hash of `spec`: instances with another hash are out of date.
+    pub hash: SpecHash,
+    /// A health check that the agent makes from outside. `None`: running is healthy, unless the
+    /// engine itself reports health.
+    pub probe: Option<Probe>,
+    /// Where instances may go.
+    pub placement: Placement,
+    /// How a new spec replaces an old one.
+    pub rollout: Rollout,
+    /// How an instance ends.
+    pub termination: Termination,
+    /// How long a silent host's instances are waited for.
+    pub replace_after: Duration,
+    /// Which of two instances of one slot stays when a lost host returns.
+    pub keep: Keep,
+    /// Nothing is done for the service while true.
+    pub suspend: bool,
+    /// Whether balancers or a registry must be observed before traffic is trusted to it.
+    pub routed: bool,
+    /// The document it was parsed from, as canonical JSON: what a restart needs to know it again.
+    pub document: Arc<str>,
+}
+
+/// What an instance *is*: whatever is in here takes part in the hash, and nothing else does.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct InstanceSpec {
+    /// The image reference as written.
+    pub image: String,
+    /// Replaces the image's entrypoint.
+    pub command: Option<Vec<String>>,
+    /// Replaces the image's default arguments.
+    pub args: Option<Vec<String>>,
+    /// Environment, in the order written.
+    pub env: Vec<EnvVar>,
+    /// Ports by name.
+    pub ports: Vec<Port>,
+    /// What one instance may use, and what is reserved for it.
+    pub resources: Resources,
+    /// Files and directories from outside.
+    pub mounts: Vec<Mount>,
+    /// Networks to join; the engine's default bridge when empty.
+    pub networks: Vec<String>,
+    /// A health check that the engine makes inside the container.
+    pub healthcheck: Option<CommandCheck>,
+}
+
+/// One environment variable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnvVar {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: EnvValue,
+}
+
+/// Where a variable's value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EnvValue {
+    /// Written in the document.
+    Plain(String),
+    /// Taken from a secret.
+    Secret {
+        /// The secret's name.
+        name: String,
+        /// The key in it.
+        key: String,
+        /// The value itself.
+        value: Secret,
+    },
+}
+
+/// A value that no log, plan, label or message may show.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Arc<str>);
+
+impl Secret {
+    /// Wraps a value.
+    pub fn new(value: &str) -> Self {
+        Self(value.into())
+    }
+
+    /// The value, for the one place that hands it on.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// A port of an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// Its name.
+    pub name: String,
+    /// The port inside the container.
+    pub container: u16,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The first host port: the n-th instance on a host publishes `publish + n - 1`.
+    pub publish: Option<u16>,
+}
+
+/// A transport protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// An amount of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Resources {
+    /// Thousandths of a core.
+    pub cpu_millis: u64,
+    /// Bytes of memory.
+    pub memory_bytes: u64,
+}
+
+/// A file or directory from outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// Where it comes from.
+    pub source: MountSource,
+    /// The path inside the container.
+    pub path: String,
+    /// Whether it may only be read.
+    pub read_only: bool,
+}
+
+/// Where a mount comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MountSource {
+    /// A path on the host.
+    Host(String),
+    /// A named Docker volume.
+    Volume(String),
+}
+
+/// A health check that the engine runs inside the container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandCheck {
+    /// The command and its arguments; exit code 0 is healthy.
+    pub command: Vec<String>,
+    /// Time between checks.
+    pub interval: Duration,
+    /// Time one check may take.
+    pub timeout: Duration,
+    /// Failures in a row that make it unhealthy.
+    pub failure_threshold: u32,
+    /// Time after the start in which failures do not count.
+    pub start_period: Duration,
+}
+
+/// A health check that the agent makes from outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    /// What is asked.
+    pub kind: ProbeKind,
+    /// The container port that is asked.
+    pub port: u16,
+    /// Time between checks.
+    pub interval: Duration,
+    /// Time one check may take.
+    pub timeout: Duration,
+    /// Failures in a row that make it unhealthy.
+    pub failure_threshold: u32,
+    /// Time after the start in which failures do not count.
+    pub start_period: Duration,
+}
+
+/// What a probe asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProbeKind {
+    /// `GET path`: 200 to 399 is healthy.
+    Http {
+        /// The path, with a leading slash.
+        path: String,
+    },
+    /// A connection that is accepted.
+    Tcp,
+}
+
+/// Where instances may go.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Placement {
+    /// Each must hold.
+    pub constraints: Vec<Constraint>,
+    /// The host label whose values get equal shares.
+    pub spread_by: Option<String>,
+    /// Most instances of the service on one host.
+    pub max_per_host: Option<u32>,
+    /// Which of the hosts that are left is taken.
+    pub packing: Packing,
+}
+
+/// A condition on a host's labels.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Constraint {
+    /// The label; `host` stands for the host's name.
+    pub label: String,
+    /// `true` for `==`, `false` for `!=`.
+    pub equal: bool,
+    /// The value to compare with.
+    pub value: String,
+}
+
+impl fmt::Display for Constraint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.label, if self.equal { "==" } else { "!=" }, self.value)
+    }
+}
+
+/// Which of several hosts is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Packing {
+    /// The least loaded.
+    #[default]
+    Spread,
+    /// The most loaded that has room.
+    Binpack,
+}
+
+/// A count or a share of the replicas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Amount {
+    /// So many.
+    Count(u32),
+    /// So many of a hundred, 0 to 100.
+    Percent(u32),
+}
+
+impl Amount {
+    /// The count for `replicas`, a share rounded up.
+    pub fn ceil(self, replicas: u32) -> u32 {
+        match self {
+            Self::Count(n) => n,
+            Self::Percent(p) => share(p, replicas).div_ceil(100).try_into().unwrap_or(u32::MAX),
+        }
+    }
+
+    /// The count for `replicas`, a share rounded down.
+    pub fn floor(self, replicas: u32) -> u32 {
+        match self {
+            Self::Count(n) => n,
+            Self::Percent(p) => (share(p, replicas) / 100).try_into().unwrap_or(u32::MAX),
+        }
+    }
+}
+
+fn share(percent: u32, replicas: u32) -> u64 {
+    u64::from(percent) * u64::from(replicas)
+}
+
+/// How a new spec replaces an old one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rollout {
+    /// How many more than `replicas` there may be.
+    pub max_surge: Amount,
+    /// How many fewer than `replicas` may be available.
+    pub max_unavailable: Amount,
+    /// How long an instance is healthy before it counts.
+    pub min_ready: Duration,
+    /// How long a rollout may go without progress.
+    pub progress_deadline: Duration,
+    /// What follows when it does.
+    pub on_failure: OnFailure,
+}
+
+impl Default for Rollout {
+    fn default() -> Self {
+        Self {
+            max_surge: Amount::Percent(25),
+            max_unavailable: Amount::Count(0),
+            min_ready: Duration::ZERO,
+            progress_deadline: Duration::from_secs(600),
+            on_failure: OnFailure::Rollback,
+        }
+    }
+}
+
+impl Rollout {
+    /// `(surge, unavailable)` for a number of replicas: surge rounds up, unavailable down, and when
+    /// both come to 0 one may be unavailable, or nothing could ever change.
+    pub fn allowance(&self, replicas: u32) -> (u32, u32) {
+        let surge = self.max_surge.ceil(replicas);
+        let unavailable = self.max_unavailable.floor(replicas).min(replicas);
+        if surge == 0 && unavailable == 0 { (0, 1) } else { (surge, unavailable) }
+    }
+}
+
+/// What follows a rollout that makes no progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFailure {
+    /// Back to the last good spec; the bad one is quarantined.
+    Rollback,
+    /// It stays where it is until a person acts.
+    Pause,
+}
+
+/// How an instance ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Termination {
+    /// Longest wait for connections to end after traffic was withdrawn.
+    pub drain: Duration,
+    /// Time between the signal and SIGKILL.
+    pub grace: Duration,
+    /// The signal, such as `SIGTERM`.
+    pub signal: String,
+}
+
+impl Default for Termination {
+    fn default() -> Self {
+        Self {
+            drain: Duration::from_secs(10),
+            grace: Duration::from_secs(10),
+            signal: "SIGTERM".into(),
+        }
+    }
+}
+
+/// Which of two instances of one slot stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// The one that was there first.
+    Original,
+    /// The one that replaced it.
+    Replacement,
+    /// The one that has been available longest.
+    Healthiest,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The worked examples of the Kubernetes documentation.
+    #[test]
+    fn surge_rounds_up_and_unavailable_down() {
+        let quarter = Rollout {
+            max_surge: Amount::Percent(25),
+            max_unavailable: Amount::Percent(25),
+            ..Rollout::default()
+        };
+        let table = [1, 3, 4, 5, 10, 15, 100].map(|r| quarter.allowance(r));
+        assert_eq!(table, [(1, 0), (1, 0), (1, 1), (2, 1), (3, 2), (4, 3), (25, 25)]);
+        let tiny = Rollout {
+            max_surge: Amount::Percent(0),
+            max_unavailable: Amount::Percent(1),
+            ..Rollout::default()
+        };
+        assert_eq!(tiny.allowance(2), (0, 1), "both zero: one may be unavailable");
+    }
+
+    #[test]
+    fn a_secret_never_shows_itself() {
+        let v = EnvValue::Secret {
+            name: "app".into(),
+            key: "token".into(),
+            value: Secret::new("hunter2"),
+        };
+        assert!(!format!("{v:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,29 @@
+//! The words of evenkeel as values that cannot be wrong; no I/O, no clock, no async, ever.
+//!
+//! Everything here is parsed once (see `source::parse`) or observed once (see `backend`); after that
+//! nothing fails but the outside world. Nothing in here is `Serialize`: what is shown or stored has
+//! its own view type at the rim.
+
+pub mod desired;
+pub mod hash;
+pub mod memory;
+pub mod name;
+pub mod reason;
+pub mod step;
+pub mod time;
+pub mod waiting;
+pub mod world;
+
+pub use desired::{
+    Amount, CommandCheck, Constraint, Desired, Endpoint, EnvValue, EnvVar, Fleet, HostSpec,
+    HostState, InstanceSpec, Keep, Limits, Mount, MountSource, OnFailure, Packing, Placement, Port,
+    Probe, ProbeKind, Problem, Protocol, Resources, Rollout, Secret, Service, Termination, Tls,
+};
+pub use hash::SpecHash;
+pub use memory::{Good, Memory, Note, Quarantine, RolloutMemory, ServiceMemory, SlotFailures};
+pub use name::{FleetName, HostName, InstanceId, NameError, OwnerId, Revision, ServiceName, Slot};
+pub use reason::{FieldChange, Reason};
+pub use step::{Phase, Plan, Planned, Published, ServiceStatus, Start, Step};
+pub use time::{Human, Time};
+pub use waiting::{Subject, Waiting, Why};
+pub use world::{HealthState, HostView, InFlight, Instance, Seen, State, Traffic, World};

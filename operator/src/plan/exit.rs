@@ -1,0 +1,63 @@
+//! The way out of an instance that may be serving: traffic first (promise 4).
+
+use super::board::Member;
+use super::rollout::Disruptions;
+use crate::model::{
+    HealthState, Plan, Reason, ServiceName, Subject, Termination, Time, Traffic, Why,
+};
+
+/// Who leaves, and how.
+pub(super) struct Leaver<'l> {
+    pub(super) member: &'l Member<'l>,
+    pub(super) service: &'l ServiceName,
+    pub(super) termination: &'l Termination,
+    pub(super) now: Time,
+}
+
+/// Plans the next step on the way out; `false` when the hourly budget is spent.
+///
+/// A healthy instance is withdrawn, then observed without traffic, then drained, then stopped. The
+/// budget is charged once, with the first step that ends its service.
+pub(super) fn take(
+    leaver: &Leaver<'_>,
+    reason: impl Fn() -> Reason,
+    budget: &mut Disruptions,
+    out: &mut Plan,
+) -> bool {
+    let Leaver { member, service, termination, now } = leaver;
+    let Some(instance) = member.instance else { return true };
+    let healthy = !matches!(instance.health, HealthState::Starting | HealthState::Unhealthy { .. });
+    let stop = || member.stop(service, &termination.signal, termination.grace);
+    let subject = || Subject::Service((*service).clone());
+    match instance.traffic {
+        Traffic::Unknown if healthy => {
+            out.wait(subject(), Why::TrafficUnknown { count: 1 }, None);
+            false
+        }
+        Traffic::Serving { .. } if healthy => {
+            let granted = budget.spend(out);
+            if granted {
+                out.take(member.withdraw(service), reason());
+            }
+            granted
+        }
+        Traffic::Withdrawn { since, sessions }
+            if healthy && sessions > 0 && since.plus(termination.drain) > *now =>
+        {
+            let until = since.plus(termination.drain);
+            out.wait(subject(), Why::Draining { count: 1, sessions }, Some(until));
+            true
+        }
+        Traffic::None if healthy => {
+            let granted = budget.spend(out);
+            if granted {
+                out.take(stop(), reason());
+            }
+            granted
+        }
+        Traffic::Withdrawn { .. } | Traffic::None | Traffic::Serving { .. } | Traffic::Unknown => {
+            out.take(stop(), reason());
+            true
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! What to do now, and why not more: `plan(Input) -> Plan`.
+//!
+//! Pure: no I/O, no clock, no randomness, no logging, and it cannot fail. The same input gives the
+//! same plan, byte for byte. Each promise of ARCHITECTURE.md is kept in one place here and checked
+//! by one property in `tests/`.
+
+mod board;
+mod classify;
+mod exit;
+pub mod explain;
+mod leave;
+mod place;
+mod prune;
+mod rollout;
+mod service;
+mod start;
+
+use std::sync::Arc;
+
+use crate::model::{
+    Desired, Fleet, Memory, Note, Phase, Plan, Planned, Reason, ServiceName, Step, Subject, Time,
+    Waiting, Why, World,
+};
+
+/// Everything a plan depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    /// The fleet to plan for.
+    pub fleet: &'a Fleet,
+    /// What should run, over all fleets.
+    pub desired: &'a Desired,
+    /// What is.
+    pub world: &'a World,
+    /// What is remembered.
+    pub memory: &'a Memory,
+    /// The time.
+    pub now: Time,
+}
+
+/// What is safe to do now for one fleet, each step with its reason, and why not more.
+///
+/// Steps are in the order of the services' names; all of them may be taken at once.
+pub fn plan(input: &Input<'_>) -> Plan {
+    let mut out = Plan::default();
+    let mut board = board::Board::new(input);
+    let mut budget = rollout::Disruptions::new(input);
+    for (index, service) in board.services.clone().into_iter().enumerate() {
+        let members = std::mem::take(&mut board.members[index]);
+        service::plan(input, service, members, &mut board, &mut budget, &mut out);
+    }
+    prune::plan(input, &mut board, &mut budget, &mut out);
+    prune::networks(input, &board, &mut out);
+    budget.finish(&mut out);
+    board.waits(&mut out);
+    forget(input, &mut out);
+    out.wake_at = out.waiting.iter().filter_map(|w| w.until).filter(|t| *t > input.now).min();
+    out
+}
+
+/// Services that are neither desired nor held nor running any more are forgotten.
+fn forget(input: &Input<'_>, out: &mut Plan) {
+    let running = |name: &ServiceName| {
+        out.services.contains_key(name)
+            || out.steps.iter().any(|p| p.step.service() == Some(name))
+            || input.world.hosts.values().any(|h| h.instances.iter().any(|i| &i.service == name))
+    };
+    let gone: Vec<Note> = input
+        .memory
+        .services
+        .keys()
+        .filter(|name| {
+            input.desired.services.get(*name).is_none_or(|s| s.fleet != input.fleet.name)
+                && !input.desired.held.contains(*name)
+                && !running(name)
+        })
+        .map(|name| Note::Forget(name.clone()))
+        .collect();
+    out.notes.extend(gone);
+}
+
+impl Plan {
+    /// Whether nothing is to be done and nothing is waited for that a step of ours would end.
+    pub fn is_settled(&self) -> bool {
+        self.steps.is_empty() && self.services.values().all(|s| s.phase != Phase::Reconciling)
+    }
+
+    fn take(&mut self, step: Option<Step>, reason: Reason) {
+        self.steps.extend(step.map(|step| Planned { step: Arc::new(step), reason }));
+    }
+
+    fn wait(&mut self, subject: Subject, why: Why, until: Option<Time>) {
+        self.waiting.push(Waiting { subject, why, until });
+    }
+}

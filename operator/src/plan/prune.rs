@@ -1,0 +1,155 @@
+//! Services that nobody asks for any more, and the doubts that keep them running (promise 6).
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+use super::board::{Board, Member};
+use super::classify::{Bucket, Facts};
+use super::rollout::Disruptions;
+use super::{Input, exit};
+use crate::model::{
+    OnFailure, Plan, Reason, Rollout, Seen, ServiceName, Step, Subject, Termination, Why,
+};
+
+/// Removes the instances of services that are gone, unless anything is in doubt.
+pub(super) fn plan(
+    input: &Input<'_>,
+    board: &mut Board<'_>,
+    budget: &mut Disruptions,
+    out: &mut Plan,
+) {
+    let mut orphans = std::mem::take(&mut board.orphans);
+    for name in &input.desired.held {
+        if orphans.remove(name).is_some() {
+            out.wait(Subject::Service(name.clone()), Why::Held, None);
+        }
+    }
+    if orphans.is_empty() {
+        return;
+    }
+    let alive = |m: &&Member<'_>| !m.is_dead();
+    let going: usize = orphans.values().map(|m| m.iter().filter(alive).count()).sum();
+    let all: u32 = board.hosts.iter().map(|h| h.instances).sum();
+    let going = u32::try_from(going).unwrap_or(u32::MAX);
+    let services = || orphans.keys().map(|n| (*n).clone()).collect::<Vec<ServiceName>>();
+    let max_percent = input.fleet.limits.prune_max_percent;
+    let code = approval_code(board);
+    let approved = input.fleet.approved_prune.as_deref() == Some(code.as_str());
+    let over = u64::from(going) * 100 > u64::from(all) * u64::from(max_percent);
+    let problems = input.desired.problems.len();
+    let doubt = if problems > 0 {
+        Some(Why::PruneInDoubt { services: services(), problems })
+    } else if board.services.is_empty() && !approved {
+        Some(Why::PruneEmpty { services: services(), code })
+    } else if over && !approved {
+        Some(Why::PruneBudget {
+            services: services(),
+            instances: going,
+            of: all,
+            max_percent,
+            code,
+        })
+    } else {
+        None
+    };
+    if let Some(why) = doubt {
+        out.wait(Subject::Fleet, why, None);
+        return;
+    }
+    for (name, members) in &orphans {
+        remove(input, board, name, members, budget, out);
+    }
+}
+
+/// Names what would remain, so that it stays the same while the prune goes on.
+fn approval_code(board: &Board<'_>) -> String {
+    let names = board.services.iter().map(|s| s.name.as_str());
+    let mut hash: u32 = 0x811c_9dc5; // FNV-1a: a code to copy, not a secret
+    for byte in names.flat_map(|n| n.bytes().chain([0])) {
+        hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+    }
+    let mut code = String::new();
+    let _ = write!(code, "{hash:08x}");
+    code
+}
+
+fn remove(
+    input: &Input<'_>,
+    board: &Board<'_>,
+    name: &ServiceName,
+    members: &[Member<'_>],
+    budget: &mut Disruptions,
+    out: &mut Plan,
+) {
+    // Its own settings are gone with its document; these are the defaults.
+    let ending = Termination::default();
+    let rules = Rollout { on_failure: OnFailure::Pause, ..Rollout::default() };
+    let because = || Reason::Pruned { revision: input.desired.revision.clone() };
+    for member in members {
+        let seen = board.hosts[member.host].seen(input.now);
+        if seen != Seen::Now || member.step.is_some() {
+            continue;
+        }
+        let facts = Facts {
+            member,
+            seen,
+            now: input.now,
+            replace_after: std::time::Duration::MAX,
+            min_ready: rules.min_ready,
+            routed: false,
+        };
+        match facts.bucket() {
+            Bucket::Dead => out.take(member.remove(name), because()),
+            Bucket::Sick => {
+                out.take(member.stop(name, &ending.signal, ending.grace), because());
+            }
+            Bucket::Starting
+            | Bucket::Unproven
+            | Bucket::Unserved
+            | Bucket::Settling
+            | Bucket::Available => {
+                let leaver =
+                    exit::Leaver { member, service: name, termination: &ending, now: input.now };
+                exit::take(&leaver, because, budget, out);
+            }
+            Bucket::Lost | Bucket::Unknown | Bucket::Leaving => {}
+        }
+    }
+}
+
+/// Removes networks of ours that nothing asks for and nothing of ours could still use.
+pub(super) fn networks(input: &Input<'_>, board: &Board<'_>, out: &mut Plan) {
+    if !input.desired.problems.is_empty() || !input.desired.held.is_empty() {
+        return;
+    }
+    if board.hosts.iter().all(|h| h.view.is_none_or(|v| v.networks.is_empty())) {
+        return;
+    }
+    let mut used: BTreeSet<&str> = BTreeSet::new();
+    for service in &board.services {
+        used.extend(service.spec.networks.iter().map(String::as_str));
+        let good = input.memory.services.get(&service.name).and_then(|m| m.last_good.as_ref());
+        used.extend(good.iter().flat_map(|g| g.spec.networks.iter().map(String::as_str)));
+    }
+    let in_flight = |host, network: &std::sync::Arc<str>| {
+        input.world.in_flight.iter().any(|f| {
+            matches!(f.step.as_ref(), Step::RemoveNetwork { host: h, network: n }
+                if h == host && n == network)
+        })
+    };
+    for host in &board.hosts {
+        let Some(view) = host.view.filter(|v| v.seen == Seen::Now) else { continue };
+        // An instance of another spec may use what its spec of then named.
+        let settled = view.instances.iter().all(|i| {
+            let service = board.services.binary_search_by(|s| s.name.cmp(&i.service));
+            service.is_ok_and(|at| board.services[at].hash == i.hash)
+        });
+        for network in view.networks.iter().filter(|n| settled && !used.contains(n.as_ref())) {
+            let name = &host.spec.name;
+            if !in_flight(name, network) {
+                let step = Step::RemoveNetwork { host: name.clone(), network: network.clone() };
+                out.take(Some(step), Reason::Unused);
+            }
+        }
+    }
+}
