@@ -2,6 +2,12 @@
 //!
 //! `UPDATE_EXPECT=1 cargo nextest run -p evenkeel-tests scenarios` writes the outcomes anew.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests, which clippy does not count as tests"
+)]
+
 use std::fmt::Write;
 use std::path::Path;
 
