@@ -1,7 +1,7 @@
 //! The API as users write it: `Fleet`, `LoadBalancer` and `ScalingService` of `evenkeel.dev/v1alpha1`.
 //!
 //! The same types serve git and Kubernetes. This crate says what a document may contain and never
-//! what is done about it: no I/O but [`generate`] and [`stale`], no clock, no cluster.
+//! what is done about it: no I/O but [`generate()`] and [`stale`], no clock, no cluster.
 //!
 //! From the types come the custom resource definitions (`crds/*.yaml`, for the API server) and the
 //! JSON Schemas (`crds/schema/*.json`, for editors and `evenkeel check`). How the three agree:

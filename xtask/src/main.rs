@@ -1,2 +1,57 @@
-//! What the project does for itself: set up, demonstrate, test, measure.
-fn main() {}
+//! What the project does for itself: set up, build images, generate, lint, test.
+//!
+//! `cargo xtask` prints the commands. Nothing here is part of what users run.
+#![allow(clippy::print_stdout, reason = "it is a command line for the people who build evenkeel")]
+
+mod cli;
+mod command;
+mod images;
+mod links;
+mod lint;
+mod rust_text;
+mod setup;
+mod tar;
+mod test;
+mod testbed;
+mod tidy;
+mod tree;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::cli::Task;
+use crate::tree::Tree;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let task = match cli::parse(&args) {
+        Ok(task) => task,
+        Err(problem) => {
+            eprintln!("error: {problem}\n\n{}", cli::USAGE);
+            return ExitCode::from(2);
+        }
+    };
+    match run(task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    let tree = Tree::find()?;
+    match task {
+        Task::Help => println!("{}", cli::USAGE),
+        Task::Images { force } => images::build(&tree, force)?,
+        Task::Crd { check } => lint::crd(&tree, check)?,
+        Task::Lint => lint::lint(&tree)?,
+        Task::Test { filters } => test::test(&tree, &filters)?,
+        Task::Promises { cases } => test::promises(&tree, cases)?,
+        Task::HostsUp { count } => testbed::up(&tree, count)?,
+        Task::HostsDown { only } => testbed::down(only)?,
+    }
+    Ok(())
+}

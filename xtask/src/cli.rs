@@ -1,0 +1,121 @@
+//! The arguments, by hand: a parser library would cost more to compile than the rest of this crate.
+
+/// How many Docker hosts `testbed hosts up` brings up when nobody says.
+const HOSTS: u8 = 3;
+/// More would not fit the address plan of the testbed.
+pub(crate) const MAX_HOSTS: u8 = 40;
+const CASES: u32 = 10_000;
+
+pub(crate) const USAGE: &str = "\
+usage: cargo xtask TASK
+
+  images [--force]             build the images that tests and examples run, unless they are current
+  crd [--check]                write what is generated from the API types, or check that it is current
+  lint                         format, tidiness, clippy, documentation, generated files, dependencies
+  test [FILTER…]               set up what is missing, then run the tests
+  promises [--cases N]         the property tests for long, in release (default 10000 cases)
+  testbed hosts up [N]         N Docker hosts on this machine, each in a network namespace (default 3)
+  testbed hosts down [I]       take all of them down, or only host I";
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Task {
+    Help,
+    Images { force: bool },
+    Crd { check: bool },
+    Lint,
+    Test { filters: Vec<String> },
+    Promises { cases: u32 },
+    HostsUp { count: u8 },
+    HostsDown { only: Option<u8> },
+}
+
+pub(crate) fn parse(args: &[String]) -> Result<Task, String> {
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args.as_slice() {
+        [] | ["help" | "--help" | "-h", ..] | [_, "--help" | "-h"] => Ok(Task::Help),
+        ["images"] => Ok(Task::Images { force: false }),
+        ["images", "--force"] => Ok(Task::Images { force: true }),
+        ["crd"] => Ok(Task::Crd { check: false }),
+        ["crd", "--check"] => Ok(Task::Crd { check: true }),
+        ["lint"] => Ok(Task::Lint),
+        ["test", filters @ ..] => match filters.iter().find(|filter| filter.starts_with('-')) {
+            Some(flag) => Err(format!("unknown option {flag} of test")),
+            None => Ok(Task::Test { filters: filters.iter().map(|f| (*f).to_owned()).collect() }),
+        },
+        ["promises"] => Ok(Task::Promises { cases: CASES }),
+        ["promises", "--cases", cases] => match cases.parse() {
+            Ok(cases) if cases > 0 => Ok(Task::Promises { cases }),
+            _ => Err(format!("--cases takes a number above 0, not {cases}")),
+        },
+        ["testbed", "hosts", "up"] => Ok(Task::HostsUp { count: HOSTS }),
+        ["testbed", "hosts", "up", count] => Ok(Task::HostsUp { count: host_number(count)? }),
+        ["testbed", "hosts", "down"] => Ok(Task::HostsDown { only: None }),
+        ["testbed", "hosts", "down", host] => {
+            Ok(Task::HostsDown { only: Some(host_number(host)?) })
+        }
+        _ => Err(format!("cannot make sense of `{}`", args.join(" "))),
+    }
+}
+
+fn host_number(text: &str) -> Result<u8, String> {
+    match text.parse() {
+        Ok(number @ 1..=MAX_HOSTS) => Ok(number),
+        _ => Err(format!("hosts are numbered 1 to {MAX_HOSTS}, not {text}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Task, String> {
+        parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn every_task() {
+        assert_eq!(parsed(""), Ok(Task::Help));
+        assert_eq!(parsed("lint --help"), Ok(Task::Help));
+        assert_eq!(parsed("images"), Ok(Task::Images { force: false }));
+        assert_eq!(parsed("images --force"), Ok(Task::Images { force: true }));
+        assert_eq!(parsed("crd"), Ok(Task::Crd { check: false }));
+        assert_eq!(parsed("crd --check"), Ok(Task::Crd { check: true }));
+        assert_eq!(parsed("lint"), Ok(Task::Lint));
+        assert_eq!(parsed("test"), Ok(Task::Test { filters: vec![] }));
+        assert_eq!(parsed("test a b"), Ok(Task::Test { filters: vec!["a".into(), "b".into()] }));
+        assert_eq!(parsed("promises"), Ok(Task::Promises { cases: 10_000 }));
+        assert_eq!(parsed("promises --cases 7"), Ok(Task::Promises { cases: 7 }));
+        assert_eq!(parsed("testbed hosts up"), Ok(Task::HostsUp { count: 3 }));
+        assert_eq!(parsed("testbed hosts up 5"), Ok(Task::HostsUp { count: 5 }));
+        assert_eq!(parsed("testbed hosts down"), Ok(Task::HostsDown { only: None }));
+        assert_eq!(parsed("testbed hosts down 2"), Ok(Task::HostsDown { only: Some(2) }));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for line in [
+            "image",
+            "images now",
+            "lint --fix",
+            "test --release",
+            "promises --cases 0",
+            "promises --cases",
+            "testbed",
+            "testbed hosts",
+            "testbed hosts up 0",
+            "testbed hosts up 41",
+            "testbed hosts down all",
+        ] {
+            assert!(parsed(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn every_task_is_in_the_usage() {
+        for word in
+            ["images", "crd", "lint", "test", "promises", "testbed hosts up", "testbed hosts down"]
+        {
+            assert!(USAGE.contains(&format!("\n  {word} ")), "{word}");
+        }
+    }
+}
