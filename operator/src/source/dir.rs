@@ -17,7 +17,9 @@ use tokio::task::spawn_blocking;
 
 use super::error::FetchError;
 use super::poll::{Doorbell, Fetch};
-use super::tree::{Collector, Limits, Name, Skipped, Tree, is_document, join, name, printable_bytes};
+use super::tree::{
+    Collector, Limits, Name, Skipped, Tree, is_document, join, name, printable_bytes,
+};
 
 /// How often [`Dir::watch`] looks, at the least. A save is noticed within this and one look.
 const LOOK: Duration = Duration::from_millis(150);

@@ -99,6 +99,14 @@ pub enum FetchError {
         /// How long it had.
         after: Duration,
     },
+    /// Too many calls hang in servers that went silent.
+    #[error("{calls} earlier calls to {remote} still hang")]
+    LeftBehind {
+        /// The repository, without credentials.
+        remote: String,
+        /// How many.
+        calls: usize,
+    },
     /// A file or directory on this machine cannot be used.
     #[error("cannot {doing} {}", path.display())]
     Io {
@@ -153,10 +161,12 @@ impl FetchError {
                  safe.directory in the git configuration"
                     .into()
             }
-            Self::Unreachable { .. }
-            | Self::Io { .. }
-            | Self::Git { .. }
-            | Self::Broken { .. } => return None,
+            Self::LeftBehind { .. } => "the network swallows connections without closing them; \
+                                        restart evenkeel once it is mended"
+                .into(),
+            Self::Unreachable { .. } | Self::Io { .. } | Self::Git { .. } | Self::Broken { .. } => {
+                return None;
+            }
         };
         Some(text)
     }

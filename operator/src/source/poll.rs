@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, watch};
 
@@ -46,6 +47,12 @@ impl Doorbell {
         // Keeps at most one permit, so bursts coalesce, and keeps it until it is taken, so a
         // ring between two waits is not lost.
         self.0.notify_one();
+    }
+
+    /// Forgets the rings up to now, because what begins now answers them all.
+    fn answer(&self) {
+        // Of a burst, the first ring wakes the waiter and the second leaves a permit behind.
+        let _ = self.0.notified().now_or_never();
     }
 
     /// Waits for a ring. For one waiter only.
@@ -176,8 +183,7 @@ impl<F: Fetch> Poller<F> {
     ) -> Self {
         let kept = store.as_ref().and_then(|s| s.load_tree(&fetch.describe()));
         let from_store = kept.is_some();
-        let state =
-            SourceState { tree: kept.map(Arc::new), from_store, ..SourceState::default() };
+        let state = SourceState { tree: kept.map(Arc::new), from_store, ..SourceState::default() };
         Self { fetch, pace, bell, clock, jitter, store, state: watch::Sender::new(state) }
     }
 
@@ -189,6 +195,7 @@ impl<F: Fetch> Poller<F> {
     /// Fetches for ever. Ends by being dropped, which is safe at any moment.
     pub async fn run(mut self) {
         loop {
+            self.bell.answer();
             let wait = self.once().await;
             tokio::time::sleep(self.pace.quiet.min(wait)).await;
             let rest = wait.saturating_sub(self.pace.quiet);

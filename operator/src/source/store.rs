@@ -77,9 +77,10 @@ impl StoreError {
     pub fn chain(&self) -> String {
         match self {
             Self::Io { source, .. } => format!("{self}: {source}"),
-            Self::Corrupt { .. } | Self::Future { .. } | Self::TooBig { .. } | Self::Name { .. } => {
-                self.to_string()
-            }
+            Self::Corrupt { .. }
+            | Self::Future { .. }
+            | Self::TooBig { .. }
+            | Self::Name { .. } => self.to_string(),
         }
     }
 }
@@ -101,9 +102,11 @@ impl Store {
     /// Opens the directory and makes it (mode 0700) if it is not there.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let dir = dir.into();
-        DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(|source| {
-            StoreError::Io { doing: "make", path: dir.clone(), source }
-        })?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&dir)
+            .map_err(|source| StoreError::Io { doing: "make", path: dir.clone(), source })?;
         Ok(Self { dir })
     }
 

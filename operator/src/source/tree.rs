@@ -136,8 +136,7 @@ impl Collector {
             return false;
         }
         if self.bytes + size > l.max_total_bytes {
-            let why =
-                format!("more than {} bytes in all, reading stopped here", l.max_total_bytes);
+            let why = format!("more than {} bytes in all, reading stopped here", l.max_total_bytes);
             self.stop(path, why);
             return false;
         }
@@ -205,9 +204,8 @@ pub(super) fn name(bytes: &[u8]) -> Name<'_> {
 
 /// Is this a document by its name? Case as written: `A.YAML` is not one anywhere else either.
 pub(super) fn is_document(name: &str) -> bool {
-    name.rsplit_once('.').is_some_and(|(stem, ext)| {
-        !stem.is_empty() && matches!(ext, "yaml" | "yml" | "json")
-    })
+    name.rsplit_once('.')
+        .is_some_and(|(stem, ext)| !stem.is_empty() && matches!(ext, "yaml" | "yml" | "json"))
 }
 
 /// `dir` and `name` as one path; `None` where it grows too long.

@@ -134,9 +134,10 @@ pub(super) fn offers(
                 }
                 Auth::Auto => {
                     let agent = around.agent.then(|| Offer::Agent(user.clone()));
-                    let keys = around.home.iter().flat_map(|home| {
-                        USUAL_KEYS.iter().map(move |k| home.join(".ssh").join(k))
-                    });
+                    let keys = around
+                        .home
+                        .iter()
+                        .flat_map(|home| USUAL_KEYS.iter().map(move |k| home.join(".ssh").join(k)));
                     let keys = keys
                         .filter(|path| exists(path))
                         .map(|path| Offer::Key(user.clone(), path, None));
