@@ -64,9 +64,15 @@ impl Dir {
 
     /// Reads everything now. Blocks on the file system.
     pub fn read(&self) -> Result<Tree, FetchError> {
+        self.read_while(|_| ())
+    }
+
+    /// `meanwhile` stands for whoever else is at work: called after each reading.
+    fn read_while(&self, mut meanwhile: impl FnMut(u32)) -> Result<Tree, FetchError> {
         let mut turn = 0;
         loop {
             let Scan { files, skipped, print } = self.scan(true)?;
+            meanwhile(turn);
             // Somebody may be saving: half a file, or half of several, is no revision.
             if turn == RETRIES || self.look()? == print {
                 let revision = revision(&files, &skipped);

@@ -359,7 +359,9 @@ impl<'j> Session<'j> {
         }
         let remote = self.job.address.to_string();
         let status = e.message().rsplit("status code: ").next().unwrap_or_default();
-        if e.code() == ErrorCode::Certificate {
+        // libgit2 gives the certificate error its own code only on some of the ways to it.
+        let tls = e.class() == ErrorClass::Ssl && e.message().contains("certificate");
+        if e.code() == ErrorCode::Certificate || tls {
             let why = self.tls.borrow_mut().take().unwrap_or_else(|| e.message().to_owned());
             let hint = "give the certificate of its authority as a PEM file with --git-ca-file";
             return FetchError::Untrusted { remote, why, hint: hint.into() };

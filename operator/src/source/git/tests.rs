@@ -362,3 +362,5 @@ fn the_description_names_the_source_without_credentials() {
 }
 
 mod http;
+mod https;
+mod ssh;

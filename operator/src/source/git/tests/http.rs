@@ -288,3 +288,48 @@ async fn a_silent_server_does_not_hang_the_agent_and_does_no_harm_later() {
     let mirrors: Vec<_> = mirrors.map(|m| m.file_name().into_string().unwrap()).collect();
     assert_eq!(mirrors, [format!("{}-1", git.mirror_base())]);
 }
+
+/// Answers everything with a redirect to `to`.
+fn redirector(to: &str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://localhost:{}/origin.git", listener.local_addr().unwrap().port());
+    let to = to.to_owned();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut line = String::new();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            reader.read_line(&mut line).unwrap();
+            let target = line.split_ascii_whitespace().nth(1).unwrap_or("/");
+            let tail = target.strip_prefix("/origin.git").unwrap_or(target).to_owned();
+            let mut header = String::new();
+            while reader.read_line(&mut header).unwrap() > 2 {
+                header.clear();
+            }
+            let answer = format!(
+                "HTTP/1.1 302 Found\r\nLocation: {to}{tail}\r\nContent-Length: 0\r\n\
+                 Connection: close\r\n\r\n"
+            );
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn a_redirect_is_followed_without_credentials_and_never_with_them() {
+    let o = Origin::new();
+    o.commit(&[("a.yaml", "1")]);
+    let open = Server::start(o.dir.path(), None);
+    let moved = redirector(&open.url);
+    o.git(|c| c.url.clone_from(&moved)).fetch(None).await.unwrap().unwrap();
+
+    let thief = Server::start(o.dir.path(), Some("somebody else's"));
+    let moved = redirector(&thief.url);
+    let mut git = o.git(|c| {
+        c.url = moved;
+        c.auth = Auth::Token { user: None, token: Secret::new("tok") };
+    });
+    let e = git.fetch(None).await.unwrap_err();
+    let seen = thief.requests();
+    assert!(seen.iter().all(|r| r.ends_with(" -")), "{seen:?}, {}", e.chain());
+}
