@@ -6,4 +6,6 @@ pub mod backend;
 pub mod bell;
 pub mod clock;
 pub mod error;
+pub mod metrics;
 pub mod model;
+pub mod report;
