@@ -6,6 +6,8 @@ pub mod backend;
 pub mod bell;
 pub mod clock;
 pub mod error;
+pub mod http;
 pub mod metrics;
 pub mod model;
 pub mod report;
+pub mod telemetry;

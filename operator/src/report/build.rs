@@ -160,7 +160,7 @@ fn fleet(name: &str, f: &FleetState, redactor: &Redactor, now: Time) -> FleetVie
     FleetView {
         name: name.into(),
         last_pass: Some(Stamp(p.at)),
-        last_pass_millis: u64::try_from(p.took.as_millis()).unwrap_or(u64::MAX),
+        last_pass_micros: u64::try_from(p.took.as_micros()).unwrap_or(u64::MAX),
         revision: Some(p.desired.revision.0.to_string()),
         hosts,
         waiting: waiting.map(|w| self::waiting(w, redactor)).collect(),

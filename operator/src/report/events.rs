@@ -256,9 +256,10 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
         fn the_ring_is_bounded_and_its_numbers_grow(
-            pushes in prop::collection::vec((0u64..5_000_000, 0u32..2000, any::<bool>()), 0..1500)
+            pushes in prop::collection::vec((0u64..5_000_000, 0u32..2000, any::<bool>()), 0..1200)
         ) {
             let mut ring = Ring::default();
             let mut at = 0;

@@ -239,7 +239,12 @@ impl Report {
             let reason = state.redactor.reason(&planned.reason);
             let (kind, text) = match outcome {
                 Ok(()) => (EventKind::StepDone, format!("{}: {reason}", planned.step)),
-                Err(why) => (EventKind::StepFailed, format!("{} failed: {why}", planned.step)),
+                Err(why) => {
+                    // The chain usually begins with the step's own words; said once is enough.
+                    let step = planned.step.to_string();
+                    let why = why.strip_prefix(&step).map_or(&*why, |w| w.trim_start_matches(": "));
+                    (EventKind::StepFailed, format!("{step} failed: {why}"))
+                }
             };
             state.event(now, about(kind, fleet, planned, text), Some(took));
         });

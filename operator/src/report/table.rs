@@ -272,9 +272,21 @@ mod tests {
 
     #[test]
     fn wide_narrow_and_very_narrow() {
-        insta::assert_snapshot!(sample().render(120, false), @"");
-        insta::assert_snapshot!(sample().render(60, false), @"");
-        insta::assert_snapshot!(sample().render(30, false), @"");
+        insta::assert_snapshot!(sample().render(120, false), @r#"
+        NAME         READY  IMAGE                            STATUS
+        web             10  registry.example:5000/web:1.4.2  reconciling: 2 new not available yet
+        a-long-name      3  redis:7                          ready
+        "#);
+        insta::assert_snapshot!(sample().render(60, false), @r#"
+        NAME         READY  IMAGE               STATUS
+        web             10  …le:5000/web:1.4.2  reconciling: 2 new…
+        a-long-name      3  redis:7             ready
+        "#);
+        insta::assert_snapshot!(sample().render(30, false), @r#"
+        NAME         READY  STATUS
+        web             10  reconcili…
+        a-long-name      3  ready
+        "#);
     }
 
     #[test]

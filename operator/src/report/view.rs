@@ -142,8 +142,8 @@ pub struct FleetView {
     pub name: String,
     /// When the last pass over it ended.
     pub last_pass: Option<Stamp>,
-    /// How long that took, in milliseconds.
-    pub last_pass_millis: u64,
+    /// How long that took, in microseconds.
+    pub last_pass_micros: u64,
     /// The revision that it was planned for.
     pub revision: Option<String>,
     /// Its hosts by name.

@@ -65,7 +65,10 @@ fn event_text(e: &EventView, colour: bool) -> String {
     };
     let mut out = format!("{} {}", tint.paint(&kind, colour), clean(&e.message));
     if let Some(ms) = e.took_millis {
-        let took = format!(" ({})", crate::model::Human(Duration::from_millis(ms)));
+        let took = match ms {
+            0..10_000 => format!(" ({}.{}s)", ms / 1000, ms % 1000 / 100),
+            _ => format!(" ({})", age(Duration::from_millis(ms))),
+        };
         out.push_str(&Tint::Dim.paint(&took, colour));
     }
     if e.count > 1 {
@@ -129,7 +132,14 @@ mod tests {
             p("shop/web.yaml", 9, "port 0 is not a port", None),
             p("x.yaml", 0, "is larger than 1 MiB", None),
         ];
-        insta::assert_snapshot!(render_problems(&all, false), @"");
+        insta::assert_snapshot!(render_problems(&all, false), @r#"
+        shop/web.yaml:4:3: unknown field "replica"
+          hint: did you mean "replicas"?
+        shop/web.yaml:9:3: port 0 is not a port
+        x.yaml: is larger than 1 MiB
+
+        3 problems in 2 files
+        "#);
         assert_eq!(render_problems(&[], true), "");
     }
 }

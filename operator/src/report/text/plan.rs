@@ -37,12 +37,13 @@ fn one(plan: &PlanView, colour: bool, out: &mut String) {
         plan.steps.iter().map(|s| clean(f(s)).chars().count()).max().unwrap_or(0)
     };
     let (names, hosts) = (column(|s| &s.name), column(|s| &s.host));
+    let kinds = column(|s| &s.kind).max("waiting".len());
 
     for group in groups {
         let _ = writeln!(out, "\n  {}", heading(plan, group, colour));
         for s in steps.get(&group).into_iter().flatten() {
             let (sign, tint) = sign(&s.kind);
-            let kind = format!("{sign} {:8}", clean(&s.kind));
+            let kind = format!("{sign} {:kinds$}", clean(&s.kind));
             let what = format!("{:names$}  on {:hosts$}", clean(&s.name), clean(&s.host));
             let because = Tint::Dim.paint(&clean(&s.because), colour);
             let _ = writeln!(out, "    {} {what}  {because}", tint.paint(&kind, colour));
@@ -50,11 +51,12 @@ fn one(plan: &PlanView, colour: bool, out: &mut String) {
         for w in waits.get(&group).into_iter().flatten() {
             let tint = if w.needs_a_person { Tint::Red } else { Tint::Yellow };
             let about = match group {
-                Some(_) => String::new(),
-                None => format!("{}: ", clean(&w.subject)),
+                None if w.subject != "fleet" => format!("{}: ", clean(&w.subject)),
+                _ => String::new(),
             };
             let text = waiting_text(w, plan.at);
-            let _ = writeln!(out, "    {} {about}{text}", tint.paint("… waiting ", colour));
+            let kind = tint.paint(&format!("… {:kinds$}", "waiting"), colour);
+            let _ = writeln!(out, "    {kind} {about}{text}");
         }
     }
     if !plan.steps.is_empty() || !plan.waiting.is_empty() {
