@@ -4,6 +4,7 @@
 
 pub mod backend;
 pub mod bell;
+pub mod cli;
 pub mod clock;
 pub mod error;
 pub mod http;

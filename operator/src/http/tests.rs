@@ -198,7 +198,8 @@ async fn a_watch_answers_at_the_next_change() {
     let generation = now.agent.generation;
     let path = format!("/api/v1/watch?since={generation}&wait=20");
     let (watched, ()) = tokio::join!(s.get(&path), async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        // On this one thread the answer to another request shows that the first one arrived.
+        assert_eq!(s.get("/livez").await.0, 200);
         s.report.standby(true);
     });
     let seen: StatusView = serde_json::from_str(&watched.1).unwrap();
@@ -239,7 +240,7 @@ async fn stopping_lets_go_of_everybody_soon() {
         .write_all(b"GET /api/v1/watch?since=1&wait=30 HTTP/1.1\r\nhost: x\r\n\r\n")
         .await
         .unwrap();
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(s.get("/livez").await.0, 200);
     s.stop.take().unwrap().send(()).unwrap();
     tokio::time::timeout(Duration::from_secs(5), s.tasks.join_next()).await.expect("it hangs");
     assert!(TcpStream::connect(s.addr).await.is_err());
