@@ -176,7 +176,7 @@ impl Metrics {
         self.step_duration.get_or_create(&KindLabel { kind }).observe(took.as_secs_f64());
     }
 
-    /// Everything as OpenMetrics text.
+    /// Everything as text for Prometheus.
     pub fn render(&self, now: &Gauges) -> String {
         let mut out = String::new();
         // Writing to a string cannot fail; a metric that could not be written is left out.

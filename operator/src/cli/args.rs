@@ -44,23 +44,25 @@ pub struct Cli {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Output")]
 pub struct GlobalArgs {
-    /// How results are written
+    /// How results are written: text, json or yaml
     #[arg(
         short,
         long,
         global = true,
         value_enum,
+        hide_possible_values = true,
         default_value = "text",
         value_name = "FORMAT",
         env = "EVENKEEL_OUTPUT",
         hide_env_values = true
     )]
     pub output: Output,
-    /// Whether to use colour; auto is on a terminal, and honours NO_COLOR
+    /// Whether to use colour: auto (on a terminal; honours `NO_COLOR`), always or never
     #[arg(
         long,
         global = true,
         value_enum,
+        hide_possible_values = true,
         default_value = "auto",
         value_name = "WHEN",
         env = "EVENKEEL_COLOR",
@@ -77,11 +79,12 @@ pub struct GlobalArgs {
         hide_env_values = true
     )]
     pub log: String,
-    /// How the log on standard error looks
+    /// How the log on standard error looks: text or json
     #[arg(
         long,
         global = true,
         value_enum,
+        hide_possible_values = true,
         default_value = "text",
         value_name = "FORMAT",
         env = "EVENKEEL_LOG_FORMAT",
@@ -202,7 +205,7 @@ pub struct GitAuthArgs {
         hide_env_values = true
     )]
     pub git_ssh_passphrase_file: Option<PathBuf>,
-    /// File with the ssh servers to trust [default: ~/.ssh/known_hosts]
+    /// File with the ssh servers to trust [default: `~/.ssh/known_hosts`]
     #[arg(long, value_name = "FILE", env = "EVENKEEL_GIT_KNOWN_HOSTS", hide_env_values = true)]
     pub git_known_hosts: Option<PathBuf>,
     /// File with certificates to trust for https, beside the system's
@@ -343,7 +346,7 @@ pub struct CrdArgs {}
 #[command(after_help = "Example:
   evenkeel schema ScalingService > scalingservice.schema.json")]
 pub struct SchemaArgs {
-    /// Fleet, LoadBalancer or ScalingService [default: a schema for any of them]
+    /// `Fleet`, `LoadBalancer` or `ScalingService` [default: a schema for any of them]
     pub kind: Option<String>,
 }
 

@@ -250,9 +250,9 @@ fn entries(file: &Path, text: &str, command: &clap::Command) -> Result<Entries, 
     let mut wrong = String::new();
     let mut out = Entries::new();
     for (key, value) in &map {
-        let key = match key {
-            serde_yaml::Value::String(s) => s.clone(),
-            other => serde_yaml::to_string(other).unwrap_or_default().trim().to_owned(),
+        let key = match key.as_str() {
+            Some(s) => s.to_owned(),
+            None => serde_yaml::to_string(key).unwrap_or_default().trim().to_owned(),
         };
         let line = text.lines().position(|l| l.starts_with(&key)).map_or(1, |n| n + 1);
         let place = format!("{shown}:{line}:1");

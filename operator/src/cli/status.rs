@@ -145,7 +145,10 @@ async fn follow(
     let mut generation = view.agent.generation;
     let mut since = view.events.last().map_or(0, |e| e.seq);
     let at = view.agent.now;
-    let now: String = view.services.iter().map(|s| format!("{at}  {}\n", standing(s))).collect();
+    let mut now = String::new();
+    for s in &view.services {
+        let _ = writeln!(now, "{at}  {}", standing(s));
+    }
     if put(out, &now)? == Reader::Gone {
         return Ok(());
     }

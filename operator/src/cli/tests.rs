@@ -15,10 +15,9 @@ fn read(words: &str) -> Result<Cli, String> {
 }
 
 fn run(words: &str) -> RunArgs {
-    match read(words).unwrap_or_else(|e| panic!("{words}: {e}")).command {
-        Command::Run(args) => args,
-        other => panic!("{other:?}"),
-    }
+    let cli = read(words).unwrap_or_else(|e| panic!("{words}: {e}"));
+    let Command::Run(args) = cli.command else { panic!("{words} is no run") };
+    args
 }
 
 #[test]
@@ -162,7 +161,8 @@ fn what_is_wrong_in_the_file_is_said_with_its_place() {
 
 #[test]
 fn exit_codes_are_the_contract() {
-    let steps = PlanView { steps: vec![Default::default()], ..PlanView::default() };
+    let steps =
+        PlanView { steps: vec![crate::report::view::StepView::default()], ..PlanView::default() };
     let problem = [ProblemView::default()];
     assert_eq!(Exit::of_plan(&[], &[]), Exit::Fine);
     assert_eq!(Exit::of_plan(std::slice::from_ref(&steps), &[]), Exit::Steps);

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `GET /livez` | 200 while the loop lives, else 503 |
 //! | `GET /readyz` | 200 once the source was read and every fleet has passed once, and on standby |
-//! | `GET /metrics` | OpenMetrics text |
+//! | `GET /metrics` | text for Prometheus |
 //! | `GET /api/v1/status` | [`StatusView`](crate::report::view::StatusView) |
 //! | `GET /api/v1/services/{name}` | the same for one service; 404 with the nearest name |
 //! | `GET /api/v1/plan` | [`PlansView`](crate::report::view::PlansView): the newest plan of every fleet |

@@ -28,19 +28,22 @@ pub struct HttpError {
 impl HttpError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
-        match self.source.kind() {
-            io::ErrorKind::AddrInUse => Some(
-                "another agent may be running here; give this one an address of its own with --listen"
-                    .into(),
+        let known = [
+            (
+                io::ErrorKind::AddrInUse,
+                "another agent may be running here; give this one its own address with --listen",
             ),
-            io::ErrorKind::PermissionDenied => {
-                Some("ports below 1024 need a privilege; choose another with --listen".into())
-            }
-            io::ErrorKind::AddrNotAvailable => {
-                Some("no interface has this address; 0.0.0.0 stands for all of them".into())
-            }
-            _ => None,
-        }
+            (
+                io::ErrorKind::PermissionDenied,
+                "ports below 1024 need a privilege; choose another with --listen",
+            ),
+            (
+                io::ErrorKind::AddrNotAvailable,
+                "no interface has this address; 0.0.0.0 stands for all of them",
+            ),
+        ];
+        let hint = known.iter().find(|(kind, _)| *kind == self.source.kind());
+        hint.map(|(_, hint)| (*hint).to_owned())
     }
 }
 

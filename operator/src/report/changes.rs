@@ -161,9 +161,10 @@ fn problems(kind: EventKind, known: &[ProblemView], these: &[ProblemView], out: 
     let new: Vec<_> =
         these.iter().filter(|p| !known.contains(&(&p.path, &p.message, &p.object))).collect();
     for p in new.iter().take(PROBLEMS) {
-        let text = match kind {
-            EventKind::ProblemGone => format!("{}: mended: {}", p.path, p.message),
-            _ => super::text::place(p),
+        let text = if kind == EventKind::ProblemGone {
+            format!("{}: mended: {}", p.path, p.message)
+        } else {
+            super::text::place(p)
         };
         let name = p.object.as_deref().and_then(|o| o.strip_prefix("ScalingService/"));
         let service = name.and_then(|n| ServiceName::new(n).ok());

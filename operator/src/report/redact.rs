@@ -11,7 +11,7 @@ use crate::model::{Desired, EnvValue, FieldChange, InstanceSpec, Plan, Reason, S
 const MESSAGE: usize = 2000;
 /// Shorter values are not looked for: cutting every `1` out of a sentence hides nothing.
 const SHORTEST: usize = 4;
-/// Most values that are looked for.
+/// With so many, those of earlier revisions are forgotten.
 const MOST: usize = 4096;
 
 /// Knows the values that nobody may see.
@@ -36,6 +36,9 @@ impl Redactor {
 
     /// Learns the secrets of a revision; those of earlier ones are still hidden.
     pub fn learn(&mut self, desired: &Desired) {
+        if self.values.len() >= MOST {
+            self.values.clear();
+        }
         for service in desired.services.values() {
             self.learn_spec(&service.spec);
         }
@@ -73,7 +76,7 @@ impl Redactor {
 
     fn add(&mut self, value: &str) {
         let value = value.trim();
-        if value.len() >= SHORTEST && self.values.len() < MOST {
+        if value.len() >= SHORTEST {
             self.values.insert(value.into());
         }
     }
@@ -101,21 +104,22 @@ impl Redactor {
 
     /// A reason as text, in which an environment variable changes but does not show its values.
     pub fn reason(&self, reason: &Reason) -> String {
-        match reason {
-            Reason::Update { changes, revision } if changes.iter().any(of_environment) => {
-                let shown: Vec<String> = changes
-                    .iter()
-                    .map(|c| match (of_environment(c), &c.old, &c.new) {
-                        (false, _, _) => c.to_string(),
-                        (true, None, Some(_)) => format!("{} added", c.field),
-                        (true, Some(_), None) => format!("{} removed", c.field),
-                        (true, _, _) => format!("{} changed", c.field),
-                    })
-                    .collect();
-                self.hide(&format!("{} (commit {revision})", shown.join(", ")))
-            }
-            other => self.hide(&other.to_string()),
+        let Reason::Update { changes, revision } = reason else {
+            return self.hide(&reason.to_string());
+        };
+        if !changes.iter().any(of_environment) {
+            return self.hide(&reason.to_string());
         }
+        let shown: Vec<String> = changes
+            .iter()
+            .map(|c| match (of_environment(c), &c.old, &c.new) {
+                (false, _, _) => c.to_string(),
+                (true, None, Some(_)) => format!("{} added", c.field),
+                (true, Some(_), None) => format!("{} removed", c.field),
+                (true, _, _) => format!("{} changed", c.field),
+            })
+            .collect();
+        self.hide(&format!("{} (commit {revision})", shown.join(", ")))
     }
 }
 
@@ -129,4 +133,43 @@ pub fn clean(text: &str) -> String {
     let hostile =
         |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     text.chars().map(|c| if hostile(c) { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{EnvVar, Secret};
+
+    fn knows(value: &str) -> Redactor {
+        let secret =
+            EnvValue::Secret { name: "n".into(), key: "k".into(), value: Secret::new(value) };
+        let mut r = Redactor::default();
+        r.learn_spec(&InstanceSpec {
+            env: vec![EnvVar { name: "X".into(), value: secret }],
+            ..InstanceSpec::default()
+        });
+        r
+    }
+
+    #[test]
+    fn whole_in_part_and_escaped() {
+        let key = "-----BEGIN KEY-----\nMIIabcdefghijkl\n-----END KEY-----\n";
+        for quoted in [key.to_owned(), format!("{key:?}"), "line MIIabcdefghijkl is bad".into()] {
+            assert!(!knows(key).hide(&quoted).contains("MIIabc"), "{quoted}");
+        }
+        assert_eq!(knows("se\"cret").hide(r#"{"X":"se\"cret"}"#), r#"{"X":"•••"}"#);
+        assert_eq!(knows("1").hide("exit code 1"), "exit code 1");
+        assert_eq!(format!("{:?}", knows("hunter2")), "Redactor(1 values)");
+    }
+
+    #[test]
+    fn a_message_has_an_end_and_is_cut_between_characters() {
+        let cut = Redactor::default().hide(&"é".repeat(MESSAGE));
+        assert!(cut.len() < MESSAGE + 8 && cut.ends_with("é…"));
+    }
+
+    #[test]
+    fn escape_sequences_and_overrides_are_cleaned() {
+        assert_eq!(clean("a\x1b[2Jb\r\nc\u{202e}d\u{9b}e"), "a [2Jb  c d e");
+    }
 }

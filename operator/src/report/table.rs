@@ -165,12 +165,12 @@ impl Table {
                 let pad = widths[i].saturating_sub(len(&text));
                 let before = if column.right { pad } else { 0 };
                 let gap = if place == 0 { 0 } else { GAP };
-                if !text.is_empty() {
+                if text.is_empty() {
+                    blanks += gap + pad;
+                } else {
                     let _ = write!(line, "{:1$}", "", blanks + gap + before);
                     line.push_str(&cell.tint.paint(&text, colour));
                     blanks = pad - before;
-                } else {
-                    blanks += gap + pad;
                 }
             }
             out.push_str(line.trim_end());
