@@ -54,7 +54,7 @@ impl Cli {
                 CliError::new(format!("read configuration {}: {e}", file.display()))
             })?;
             let entries = entries(file, &text, &command)?;
-            let with_file = defaults(command.clone(), name, sub, &entries);
+            let with_file = defaults(command.clone(), name, &entries);
             matches = with_file.try_get_matches_from(&words).map_err(|e| {
                 // The words alone were fine, so what is wrong stands in the file.
                 let said = e.to_string();
@@ -304,19 +304,9 @@ fn known(command: &clap::Command) -> Vec<String> {
 }
 
 /// The command with the file's entries as defaults, which is just the precedence they have.
-fn defaults(
-    mut command: clap::Command,
-    name: &str,
-    said: &ArgMatches,
-    entries: &Entries,
-) -> clap::Command {
+fn defaults(mut command: clap::Command, name: &str, entries: &Entries) -> clap::Command {
     let has = |c: &clap::Command, id: &str| c.get_arguments().any(|a| a.get_id() == id);
     for (id, values) in entries {
-        // A nearer voice in the same group makes the file's one meaningless.
-        let group = [&SOURCES, &REFERENCES].into_iter().find(|g| g.contains(&id.as_str()));
-        if group.is_some_and(|g| g.iter().any(|other| rank(said, other) >= 2)) {
-            continue;
-        }
         let (id, values) = (id.clone(), values.clone());
         if has(&command, &id) {
             command = command.mut_arg(id, |a| a.default_values(values));

@@ -36,7 +36,7 @@ fn no_secret_and_no_environment_value_appears_anywhere() {
     let because = &plans.plans[0].steps[1].because;
     assert_eq!(
         because,
-        "image web:1 → web:2, env.GREETING changed, env.TOKEN changed (commit 4f2a9c1d3e)"
+        "image web:1 → web:2, env.GREETING changed, env.TOKEN changed, env changed (commit 4f2a9c1d3e)"
     );
 }
 
@@ -156,7 +156,7 @@ fn a_plan_reads_like_a_plan() {
 
       web  3 desired · 2 there · 1 up to date · 1 available
         + start          web_3    on h1  replicas 2 → 3 (commit 4f2a9c1d3e)
-        + start          web_1.2  on h1  image web:1 → web:2, env.GREETING changed, env.TOKEN changed (commit 4f2a9c1d3e)
+        + start          web_1.2  on h1  image web:1 → web:2, env.GREETING changed, env.TOKEN changed, env changed (commit 4f2a9c1d3e)
         - stop           web_1    on h1  web_1.2 took over
         … waiting        host h2 is silent, 1 instances there are waited for (at most 8s more)
 

@@ -152,6 +152,7 @@ pub(super) fn update() -> Reason {
             change("image", "web:1", "web:2"),
             change("env.GREETING", "an-old-greeting", "a-plain-greeting"),
             change("env.TOKEN", SECRET, "other"),
+            change("env", "an-old-greeting", "a-plain-greeting"),
         ],
         revision: revision(),
     }
