@@ -1,11 +1,18 @@
 //! evenkeel keeps containers on an even keel: observe, plan, act, again.
+//!
+//! Start reading at `model` (the words), then `plan` (what to do and why), then `reconcile` (the loop).
 
 pub mod backend;
 pub mod bell;
+pub mod cli;
 pub mod clock;
 pub mod error;
 pub mod fake;
+pub mod http;
+pub mod metrics;
 pub mod model;
 pub mod plan;
 pub mod reconcile;
+pub mod report;
 pub mod source;
+pub mod telemetry;

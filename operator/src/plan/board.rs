@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Input;
+use super::shelf::{Class, Shelves};
 use crate::model::{
-    Fleet, HostName, HostSpec, HostView, Instance, InstanceId, Plan, Resources, Seen, Service,
-    ServiceName, Slot, SpecHash, Start, State, Step, Subject, Time, Why,
+    Fleet, HostName, HostSpec, HostView, Instance, InstanceId, Placement, Plan, Resources, Seen,
+    Service, ServiceName, Slot, SpecHash, Start, State, Step, Subject, Time, Why,
 };
 
 /// Starts that failed within the window and make a host the last choice.
@@ -66,6 +67,8 @@ pub(super) struct Board<'a> {
     pub(super) orphans: BTreeMap<&'a ServiceName, Vec<Member<'a>>>,
     /// Hosts that may hold anything, with the moment their silence began.
     pub(super) never_seen: Vec<(&'a HostName, Time)>,
+    /// Hosts in the order in which they are taken, by class of service.
+    pub(super) shelves: Shelves,
     abandoned: Vec<(&'a HostName, u32)>,
     starts_held: bool,
     now: Time,
@@ -87,6 +90,7 @@ impl<'a> Board<'a> {
             services,
             orphans: BTreeMap::new(),
             never_seen: Vec::new(),
+            shelves: Shelves::default(),
             abandoned: Vec::new(),
             starts_held: false,
             now: input.now,
@@ -198,12 +202,18 @@ impl<'a> Board<'a> {
         let h = &mut self.hosts[host];
         h.take(resources);
         h.ports.extend(ports);
+        self.shelves.moved(host, h);
         if h.starts >= most {
             self.starts_held = true;
             return false;
         }
         h.starts += 1;
         true
+    }
+
+    /// The shelf for services of this placement.
+    pub(super) fn shelve(&mut self, placement: &Placement) -> Class {
+        self.shelves.ensure(placement, &self.hosts, self.now)
     }
 
     /// Until when a service with `replace_after` starts nothing, because a host may hold anything.

@@ -13,6 +13,7 @@ mod place;
 mod prune;
 mod rollout;
 mod service;
+mod shelf;
 mod start;
 
 use std::sync::Arc;

@@ -1,13 +1,12 @@
 //! Where an instance goes: filter, then spread, then the least loaded, then the first by name.
 //!
-//! One placer serves one service in one pass. Candidates stand in a heap for each value of
-//! `spreadBy`, so that thousands of hosts cost a logarithm for each instance and not a scan.
+//! One placer serves one service in one pass, over a shelf that it shares with its like.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 
 use super::board::{Board, Host, Member};
-use crate::model::{Constraint, HostState, InstanceSpec, Packing, Published, Seen, Service, Time};
+use super::shelf::{Shelf, holds};
+use crate::model::{HostState, InstanceSpec, Packing, Published, Seen, Service, Time};
 
 /// A candidate: shunned last, then instances of the service, load, instances, and place by name.
 type Key = (bool, u32, u64, u32, usize);
@@ -16,16 +15,11 @@ pub(super) struct Placer<'p> {
     service: &'p Service,
     spec: &'p InstanceSpec,
     now: Time,
-    zones: Vec<Zone>,
+    class: super::shelf::Class,
+    /// For each zone: instances that stay, and its best candidate once that is known.
+    zones: Vec<(u32, Option<Option<Key>>)>,
     /// Of the service on each host: all that take room, and those that stay.
     on_host: BTreeMap<usize, (u32, u32)>,
-    /// The zone and host of the last pick, out of its heap until its new load is known.
-    picked: Option<(usize, usize)>,
-}
-
-struct Zone {
-    count: u32,
-    heap: BinaryHeap<Reverse<Key>>,
 }
 
 impl<'p> Placer<'p> {
@@ -33,72 +27,84 @@ impl<'p> Placer<'p> {
     pub(super) fn new<'m>(
         service: &'p Service,
         spec: &'p InstanceSpec,
-        board: &Board<'_>,
+        board: &mut Board<'_>,
         now: Time,
         members: impl Iterator<Item = (&'m Member<'m>, bool)>,
     ) -> Self {
-        let mut on_host: BTreeMap<usize, (u32, u32)> = BTreeMap::new();
+        let class = board.shelve(&service.placement);
+        let zones = board.shelves.get(&class).map_or(0, |s| s.zones.len());
+        let mut placer = Self {
+            service,
+            spec,
+            now,
+            class,
+            zones: vec![(0, None); zones],
+            on_host: BTreeMap::new(),
+        };
         for (member, stays) in members {
-            let counts = on_host.entry(member.host).or_default();
+            let counts = placer.on_host.entry(member.host).or_default();
             counts.0 += 1;
             counts.1 += u32::from(stays);
-        }
-        let mut zones: BTreeMap<&str, (u32, Vec<Reverse<Key>>)> = BTreeMap::new();
-        let spread_by = service.placement.spread_by.as_deref();
-        for (index, host) in board.hosts.iter().enumerate() {
-            let value = spread_by.and_then(|l| label(host, l)).unwrap_or_default();
-            let stays = if on_host.is_empty() { 0 } else { on_host.get(&index).map_or(0, |c| c.1) };
-            let usable = takes_new(host, now)
-                && service.placement.constraints.iter().all(|c| holds(c, host));
-            if !usable && stays == 0 {
-                continue;
-            }
-            let zone = zones.entry(value).or_default();
-            zone.0 += stays;
-            if usable {
-                zone.1.push(Reverse(key(service.placement.packing, host, stays, index)));
+            if let Some(shelf) = board.shelves.get(&placer.class) {
+                placer.zones[shelf.zone(member.host)].0 += u32::from(stays);
             }
         }
-        let zones = zones
-            .into_values()
-            .map(|(count, candidates)| Zone { count, heap: BinaryHeap::from(candidates) })
-            .collect();
-        Self { service, spec, now, zones, on_host, picked: None }
+        placer
     }
 
     /// The host for one more instance and the ports it publishes there; `None` when no host is left.
     pub(super) fn pick(&mut self, board: &Board<'_>) -> Option<(usize, Vec<Published>)> {
-        if let Some((zone, index)) = self.picked.take() {
-            let fresh = self.key(board, index);
-            self.zones[zone].heap.push(Reverse(fresh));
-        }
+        let shelf = board.shelves.get(&self.class)?;
         let spread = self.service.placement.spread_by.is_some();
-        loop {
-            let (at, zone) =
-                self.zones.iter_mut().enumerate().filter(|(_, z)| !z.heap.is_empty()).min_by_key(
-                    |(_, z)| {
-                        let top = z.heap.peek().map_or(Key::default(), |Reverse(k)| *k);
-                        (top.0, if spread { z.count } else { 0 }, top)
-                    },
-                )?;
-            let Some(Reverse((.., index))) = zone.heap.pop() else { continue };
-            let host = &board.hosts[index];
-            let (all, stays) = self.on_host.get(&index).copied().unwrap_or_default();
-            // What does not fit once will not fit later in this pass: the host leaves the heap.
-            if refusal(self.service, self.spec, host, all, self.now).is_some() {
-                continue;
+        for zone in 0..self.zones.len() {
+            if self.zones[zone].1.is_none() {
+                self.zones[zone].1 = Some(self.best(board, shelf, zone));
             }
-            let Some(published) = ports(self.service, self.spec, host) else { continue };
-            zone.count += 1;
-            self.on_host.insert(index, (all + 1, stays + 1));
-            self.picked = Some((at, index));
-            return Some((index, published));
         }
+        let rank = |z: &(u32, Option<Option<Key>>)| {
+            z.1.flatten().map(|key| (key.0, if spread { z.0 } else { 0 }, key))
+        };
+        let zone = (0..self.zones.len())
+            .filter(|z| rank(&self.zones[*z]).is_some())
+            .min_by_key(|z| rank(&self.zones[*z]))?;
+        let (.., index) = self.zones[zone].1.flatten()?;
+        let published = ports(self.service, self.spec, &board.hosts[index])?;
+        // The host's load is about to change, and with it who is best in its zone.
+        self.zones[zone].0 += 1;
+        self.zones[zone].1 = None;
+        let counts = self.on_host.entry(index).or_default();
+        *counts = (counts.0 + 1, counts.1 + 1);
+        Some((index, published))
     }
 
-    fn key(&self, board: &Board<'_>, index: usize) -> Key {
-        let stays = self.on_host.get(&index).map_or(0, |c| c.1);
-        key(self.service.placement.packing, &board.hosts[index], stays, index)
+    /// The best host of a zone that takes the instance. The shelf is in order, so the first one
+    /// without an instance of the service wins at once.
+    fn best(&self, board: &Board<'_>, shelf: &Shelf, zone: usize) -> Option<Key> {
+        let mut best: Option<Key> = None;
+        for &(shunned, load, instances, index) in &shelf.zones[zone] {
+            if best.is_some_and(|b| b.0 != shunned) {
+                break;
+            }
+            let (all, stays) = self.on_host.get(&index).copied().unwrap_or_default();
+            let host = &board.hosts[index];
+            if refusal(self.service, self.spec, host, all, self.now).is_some()
+                || ports(self.service, self.spec, host).is_none()
+            {
+                continue;
+            }
+            let of_service = match self.service.placement.packing {
+                Packing::Spread => stays,
+                Packing::Binpack => 0,
+            };
+            let key = (shunned, of_service, load, instances, index);
+            if best.is_none_or(|b| key < b) {
+                best = Some(key);
+            }
+            if of_service == 0 {
+                break;
+            }
+        }
+        best
     }
 
     /// Which filter refused which hosts, for people.
@@ -124,32 +130,6 @@ impl<'p> Placer<'p> {
             })
             .collect();
         parts.join("; ")
-    }
-}
-
-fn label<'h>(host: &'h Host<'_>, name: &str) -> Option<&'h str> {
-    if name == "host" {
-        return Some(host.spec.name.as_str());
-    }
-    host.spec.labels.get(name).map(String::as_str)
-}
-
-fn holds(c: &Constraint, host: &Host<'_>) -> bool {
-    (label(host, &c.label) == Some(c.value.as_str())) == c.equal
-}
-
-fn takes_new(host: &Host<'_>, now: Time) -> bool {
-    host.spec.state == HostState::Active && host.seen(now) == Seen::Now
-}
-
-fn key(packing: Packing, host: &Host<'_>, of_service: u32, index: usize) -> Key {
-    let capacity = host.view.map(|v| v.capacity).unwrap_or_default();
-    let share = |used: u64, of: u64| used.saturating_mul(1_000_000).checked_div(of).unwrap_or(0);
-    let load = share(host.used.cpu_millis, capacity.cpu_millis)
-        .max(share(host.used.memory_bytes, capacity.memory_bytes));
-    match packing {
-        Packing::Spread => (host.shunned, of_service, load, host.instances, index),
-        Packing::Binpack => (host.shunned, 0, u64::MAX - load, u32::MAX - host.instances, index),
     }
 }
 
