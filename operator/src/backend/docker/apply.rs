@@ -201,10 +201,7 @@ impl On<'_> {
     async fn exited(&self, id: &InstanceId, limit: Duration) -> Result<bool, PortError> {
         let options = WaitContainerOptionsBuilder::default().condition("not-running").build();
         let mut wait = std::pin::pin!(self.engine.docker.wait_container(&id.0, Some(options)));
-        let answer = match tokio::time::timeout(limit, wait.next()).await {
-            Err(_) => return Ok(false),
-            Ok(answer) => answer,
-        };
+        let Ok(answer) = tokio::time::timeout(limit, wait.next()).await else { return Ok(false) };
         match answer {
             // bollard makes an error of an exit code other than 0.
             None | Some(Ok(_) | Err(bollard::errors::Error::DockerContainerWaitError { .. })) => {
@@ -319,7 +316,7 @@ impl On<'_> {
             let begun = self.host.change(|live, _| live.begin());
             let found = inspect(&self.engine, &id).await.map_err(|e| self.fail(e))?;
             let heed =
-                self.host.change(|live, now| live.inspected(begun, &id, found.as_ref(), now));
+                self.host.change(|live, now| live.inspected(begun, &id, found.as_deref(), now));
             match heed {
                 Heed::Taken => return Ok(()),
                 Heed::Gone => return Err(self.error(Remedy::Reobserve, "it is gone already")),

@@ -4,6 +4,7 @@
 //! says of it, holds secrets in the environment: `create` and `inspect` therefore go past it.
 
 use std::error::Error;
+use std::path::Path;
 use std::time::Duration;
 
 use bollard::{BollardRequest, ClientVersion, Docker};
@@ -43,14 +44,15 @@ pub struct Engine {
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Engine").field("base", &self.base).field("version", &self.version).finish()
+        f.debug_struct("Engine").field("base", &self.base).finish_non_exhaustive()
     }
 }
 
 impl Engine {
     /// Connects and agrees on an API version.
-    pub(super) async fn connect(endpoint: &Endpoint) -> Result<Self, CallError> {
-        let dial = Dial::prepare(endpoint).await.map_err(|e| CallError::Transport(text(&e)))?;
+    pub(super) async fn connect(endpoint: &Endpoint, ssh: &Path) -> Result<Self, CallError> {
+        let dial =
+            Dial::prepare(endpoint, ssh).await.map_err(|e| CallError::Transport(text(&e)))?;
         // Connections are kept for a while: over TLS and ssh a new one costs several round trips.
         let http: Client<Dial, Body> = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
@@ -110,6 +112,12 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CallError> {
         .map_err(|e| CallError::Garbled(format!("the engine's answer cannot be read: {e}")))
 }
 
+/// An engine's refusal.
+#[derive(serde::Deserialize)]
+struct Said {
+    message: String,
+}
+
 async fn call(
     http: &Client<Dial, Body>,
     method: Method,
@@ -131,10 +139,6 @@ async fn call(
         let bytes = body.map_err(|e| CallError::Transport(text(&e)))?.to_bytes();
         if status.is_success() {
             return Ok(bytes);
-        }
-        #[derive(serde::Deserialize)]
-        struct Said {
-            message: String,
         }
         let message = serde_json::from_slice::<Said>(&bytes)
             .map_or_else(|_| String::from_utf8_lossy(&bytes).into_owned(), |s| s.message);

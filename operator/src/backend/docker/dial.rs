@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -33,13 +34,13 @@ pub(super) struct Dial(Arc<Target>);
 enum Target {
     Unix(String),
     Tcp { authority: String, tls: Option<(TlsConnector, ServerName<'static>)> },
-    Ssh(Vec<String>),
+    Ssh { program: PathBuf, arguments: Vec<String> },
 }
 
 impl Dial {
     /// Reads what the endpoint needs; certificate files are read anew at each reconnect, so that renewed
     /// ones are taken without a restart.
-    pub(super) async fn prepare(endpoint: &Endpoint) -> io::Result<Self> {
+    pub(super) async fn prepare(endpoint: &Endpoint, ssh: &Path) -> io::Result<Self> {
         let target = match endpoint {
             Endpoint::Unix { path } => Target::Unix(path.clone()),
             Endpoint::Tcp { authority, tls: None } => {
@@ -51,7 +52,9 @@ impl Dial {
                 let tls = Some((connector(tls).await?, name));
                 Target::Tcp { authority: authority.clone(), tls }
             }
-            Endpoint::Ssh { authority } => Target::Ssh(ssh_arguments(authority)?),
+            Endpoint::Ssh { authority } => {
+                Target::Ssh { program: ssh.into(), arguments: ssh_arguments(authority)? }
+            }
         };
         Ok(Self(Arc::new(target)))
     }
@@ -76,7 +79,9 @@ impl Dial {
                     .map_err(|e| io::Error::new(e.kind(), format!("TLS with {authority}: {e}")))?;
                 Ok(Pipe::new(stream))
             }
-            Target::Ssh(arguments) => Ok(Pipe::new(SshStream::start(arguments)?)),
+            Target::Ssh { program, arguments } => {
+                Ok(Pipe::new(SshStream::start(program, arguments)?))
+            }
         }
     }
 }
@@ -108,7 +113,7 @@ pub(super) fn host_of(authority: &str) -> &str {
     }
 }
 
-/// `user@host:port` as arguments of ssh. BatchMode: an agent has nobody to answer a question.
+/// `user@host:port` as arguments of ssh. `BatchMode`: an agent has nobody to answer a question.
 fn ssh_arguments(authority: &str) -> io::Result<Vec<String>> {
     let bad = || io::Error::other(format!("ssh://{authority} is not user@host:port"));
     let (user, rest) = match authority.rsplit_once('@') {
@@ -177,7 +182,8 @@ impl tower_service::Service<Uri> for Dial {
     fn call(&mut self, _: Uri) -> Self::Future {
         let dial = self.clone();
         Box::pin(async move {
-            let limit = if matches!(*dial.0, Target::Ssh(_)) { CONNECT_SSH } else { CONNECT * 2 };
+            let limit =
+                if matches!(*dial.0, Target::Ssh { .. }) { CONNECT_SSH } else { CONNECT * 2 };
             within(limit, dial.open()).await.map(TokioIo::new)
         })
     }
@@ -254,15 +260,17 @@ struct SshStream {
 }
 
 impl SshStream {
-    fn start(arguments: &[String]) -> io::Result<Self> {
-        let mut child = Command::new("ssh")
+    fn start(program: &Path, arguments: &[String]) -> io::Result<Self> {
+        let mut child = Command::new(program)
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .map_err(|e| io::Error::new(e.kind(), format!("cannot run ssh: {e}")))?;
+            .map_err(|e| {
+                io::Error::new(e.kind(), format!("cannot run {}: {e}", program.display()))
+            })?;
         let stdin = child.stdin.take();
         let stdout = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
         let stderr = child.stderr.take();

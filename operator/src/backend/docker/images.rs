@@ -116,8 +116,8 @@ async fn pull(engine: &Engine, image: &str, config: Option<&Path>) -> Result<(),
         };
         // A 404 to a pull is about the image, not about the world having moved on.
         let remedy = match error.remedy() {
-            Remedy::Reobserve => Remedy::Hold,
-            other => other,
+            Remedy::Reobserve | Remedy::Hold => Remedy::Hold,
+            Remedy::Retry => Remedy::Retry,
         };
         let hint = match (remedy, &credentials) {
             (Remedy::Hold, None) => "; no credentials are configured for it",

@@ -52,12 +52,10 @@ impl Ours {
             Some("unhealthy") => Check::Unhealthy,
             _ => Check::None,
         };
-        let state = match state_word(&i.state.status) {
-            State::Exited { .. } => {
-                State::Exited { code: i.state.exit_code, out_of_memory: i.state.oom_killed }
-            }
-            other => other,
-        };
+        let mut state = state_word(&i.state.status);
+        if let State::Exited { code, out_of_memory } = &mut state {
+            (*code, *out_of_memory) = (i.state.exit_code, i.state.oom_killed);
+        }
         let bound = |key: &str| -> Vec<(u16, u16)> {
             let of = i.host_config.port_bindings.iter().flatten();
             of.filter_map(|(k, b)| Some((k.strip_suffix(key)?.parse().ok()?, b.as_ref()?)))

@@ -43,6 +43,8 @@ pub struct DockerConfig {
     /// The docker `config.json` with the registries' credentials; `$DOCKER_CONFIG/config.json` or
     /// `~/.docker/config.json` where not given.
     pub registry_auth: Option<PathBuf>,
+    /// The program that is run as `ssh`, found on the path where not given.
+    pub ssh: Option<PathBuf>,
 }
 
 /// What every host of the backend shares.

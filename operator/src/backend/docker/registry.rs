@@ -157,6 +157,14 @@ pub(super) fn default_path() -> Option<PathBuf> {
     Some(dir.join("config.json"))
 }
 
+/// What a credential helper prints.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Answer {
+    username: String,
+    secret: String,
+}
+
 /// Asks `docker-credential-<helper>`; what it prints on an error is shown, what it prints on success never.
 async fn ask(helper: &str, registry: &str) -> Result<Option<Credentials>, String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -193,12 +201,6 @@ async fn ask(helper: &str, registry: &str) -> Result<Option<Credentials>, String
             return Ok(None);
         }
         return Err(format!("{program} failed: {said}"));
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Answer {
-        username: String,
-        secret: String,
     }
     let Answer { username, secret } = serde_json::from_slice(&said)
         .map_err(|_| format!("{program} answered something that is not credentials"))?;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
+use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,7 +64,7 @@ pub(super) async fn run(host: Arc<Host>) {
 enum Done {
     Listed(Ticket, Vec<Summary>),
     Networks(Ticket, BTreeSet<Arc<str>>),
-    Inspected(Arc<str>, Ticket, Option<Inspect>),
+    Inspected(Arc<str>, Ticket, Option<Box<Inspect>>),
     Unseen(Arc<str>),
     ForeignDue,
     Foreign(Ticket, BTreeSet<Arc<str>>, Vec<Summary>),
@@ -97,7 +98,8 @@ async fn follow(
     arrived: &mut bool,
 ) -> Result<std::convert::Infallible, CallError> {
     let spec = host.spec();
-    let engine = Engine::connect(&spec.endpoint).await?;
+    let ssh = host.shared.config.ssh.as_deref().unwrap_or(Path::new("ssh"));
+    let engine = Engine::connect(&spec.endpoint, ssh).await?;
     let info = engine.info().await?;
     host.change(|live, _| live.capacity(&info));
     host.connected(engine.clone());
@@ -172,7 +174,7 @@ async fn follow(
                     }
                     Done::Inspected(id, begun, answer) => {
                         let heed = host.change(|live, now| {
-                            live.inspected(begun, &id, answer.as_ref(), now)
+                            live.inspected(begun, &id, answer.as_deref(), now)
                         });
                         ahead.inspecting.remove(&id);
                         match heed {
@@ -238,7 +240,7 @@ fn heed(
 
 /// Begins the calls that are due: each container at most once at a time, so that a burst of events costs
 /// two inspects, not one an event.
-fn begin<'a>(host: &Arc<Host>, engine: &Engine, ahead: &mut Ahead, work: &Work<'a>) {
+fn begin(host: &Arc<Host>, engine: &Engine, ahead: &mut Ahead, work: &Work<'_>) {
     while ahead.inspecting.len() < INSPECTS {
         let next = ahead.inspect.iter().find(|id| !ahead.inspecting.contains(*id)).cloned();
         let Some(id) = next else { break };
@@ -277,9 +279,9 @@ fn begin<'a>(host: &Arc<Host>, engine: &Engine, ahead: &mut Ahead, work: &Work<'
 }
 
 /// Inspects one container; `None`: there is none.
-pub(super) async fn inspect(engine: &Engine, id: &str) -> Result<Option<Inspect>, CallError> {
+pub(super) async fn inspect(engine: &Engine, id: &str) -> Result<Option<Box<Inspect>>, CallError> {
     match engine.get(&format!("/containers/{id}/json")).await {
-        Ok(found) => Ok(Some(found)),
+        Ok(found) => Ok(Some(Box::new(found))),
         Err(e) if e.is_absent() => Ok(None),
         Err(e) => Err(e),
     }
