@@ -395,3 +395,6 @@ fn agrees(o: &Ours, s: &Summary) -> bool {
     let running = o.state == State::Running;
     s.name() == Some(&o.name) && o.same_word(&s.state) && (!running || check == o.check)
 }
+
+#[cfg(test)]
+mod tests;
