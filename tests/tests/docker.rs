@@ -37,6 +37,15 @@ async fn refused(rig: &Rig, it: Start) -> (Remedy, String) {
     (e.remedy, causes(&e))
 }
 
+/// Waits until nothing has rung for a while, or for long enough, and forgets what has rung.
+async fn settle(rig: &Rig) {
+    for _ in 0..20 {
+        if tokio::time::timeout(Duration::from_millis(500), rig.bell.rung()).await.is_err() {
+            return;
+        }
+    }
+}
+
 fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
@@ -410,7 +419,7 @@ async fn a_host_that_breaks_turns_silent_and_catches_up() {
     let silent = |v: &evenkeel::model::HostView| matches!(v.seen, Seen::Silent { .. });
     for mode in [Mode::Cut, Mode::Stall, Mode::Garble] {
         // Nothing is being asked: that it stalls can only be found by asking.
-        while tokio::time::timeout(Duration::from_secs(1), rig.bell.rung()).await.is_ok() {}
+        settle(&rig).await;
         proxy.set(mode);
         if mode == Mode::Garble {
             // An open connection that says nothing more is only noticed when it is asked.
@@ -528,16 +537,25 @@ async fn a_bell_rings_for_every_change_and_for_nothing_else() {
     let rig = ready().await;
     rig.backend.apply(&Step::Start(step(&rig, 1, idle()))).await.unwrap();
     let one = instances(&rig.backend, &h1(), "web").remove(0);
-    // Let the events of the start come in, then listen to the silence.
-    while tokio::time::timeout(Duration::from_secs(1), rig.bell.rung()).await.is_ok() {}
-    let before = Arc::clone(&rig.backend.views()[&h1()]);
-    let exec = tokio::process::Command::new("docker").args(["exec", &one.id.0, "true"]).status();
-    assert!(exec.await.unwrap().success());
-    let rang = tokio::time::timeout(Duration::from_secs(1), rig.bell.rung()).await;
-    assert!(rang.is_err(), "it rang for nothing");
-    assert!(Arc::ptr_eq(&before, &rig.backend.views()[&h1()]), "an unchanged view is another one");
+    // Others use the engine too: what they do may change the view, and then it rings rightly.
+    for _ in 0..5 {
+        settle(&rig).await;
+        let before = Arc::clone(&rig.backend.views()[&h1()]);
+        let exec =
+            tokio::process::Command::new("docker").args(["exec", &one.id.0, "true"]).status();
+        assert!(exec.await.unwrap().success());
+        let rang = tokio::time::timeout(Duration::from_millis(500), rig.bell.rung()).await;
+        let same = Arc::ptr_eq(&before, &rig.backend.views()[&h1()]);
+        assert_eq!(rang.is_err(), same, "rang: {}, the same view: {same}", rang.is_ok());
+        assert_eq!(before.instances, rig.backend.views()[&h1()].instances);
+    }
     rig.kill(&one.id.0).await;
-    let rang = tokio::time::timeout(Duration::from_secs(5), rig.bell.rung()).await;
+    let rings = async {
+        while rig.backend.views()[&h1()].instances[0].state == State::Running {
+            rig.bell.rung().await;
+        }
+    };
+    let rang = tokio::time::timeout(Duration::from_secs(5), rings).await;
     assert!(rang.is_ok(), "it did not ring for a death");
 }
 
