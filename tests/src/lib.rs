@@ -1,1 +1,12 @@
 //! Shared pieces of the scenario, conformance and end-to-end tests.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "everything in here runs in tests, which panic rather than return"
+)]
+
+pub mod conformance;
+pub mod docker;
+pub mod proxy;

@@ -1,5 +1,7 @@
 //! What runs instances. A backend observes and does; it decides nothing.
 
+pub mod docker;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
