@@ -9,3 +9,4 @@ pub mod error;
 pub mod fake;
 pub mod model;
 pub mod plan;
+pub mod source;

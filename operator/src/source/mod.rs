@@ -1,0 +1,3 @@
+//! Where the newest Desired comes from.
+
+pub mod parse;
