@@ -6,6 +6,7 @@
 //!
 //! * [`tree`]: one revision's files, and the limits they are read under
 //! * [`git`], [`dir`]: two places they come from
+//! * [`parse`]: what the bytes mean
 //! * [`poll`]: the loop that asks them, on a timer and when a doorbell rings
 //! * [`store`]: what survives a restart, and the lock of the state directory
 //! * [`webhook`]: is this caller allowed to ring?
@@ -13,6 +14,7 @@
 pub mod dir;
 mod error;
 pub mod git;
+pub mod parse;
 pub mod poll;
 mod secret;
 pub mod store;

@@ -1,0 +1,367 @@
+//! What is in force: good documents as they are, the last good document of every broken one, and
+//! the rules that span documents.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use evenkeel_crds::DEFAULT_FLEET;
+
+use super::applied::{Applied, Document};
+use super::document::{Id, Meaning, Object, Ready, restore};
+use super::node::{Flaw, Pos, meant};
+use super::ports::{self, Claim};
+use super::{Context, form, lower, problem};
+use crate::model::{Endpoint, Fleet, FleetName, Problem, Service, ServiceName};
+
+/// Rounds in which a service that falls back to its last good document takes ports from another.
+const ROUNDS: usize = 10;
+
+/// An object of this revision or of the one before.
+struct Entry {
+    /// The document of this revision; the first, where there are several.
+    object: Option<Object>,
+    /// What is in force, if anything.
+    ready: Option<Ready>,
+    /// Whether the newest document, if there is one, is not what is in force.
+    held: bool,
+}
+
+pub(super) struct Force<'a> {
+    ctx: &'a Context<'a>,
+    entries: BTreeMap<Id, Entry>,
+    pub(super) problems: Vec<Problem>,
+}
+
+/// What came of it.
+pub(super) struct InForce {
+    pub(super) fleets: BTreeMap<FleetName, Arc<Fleet>>,
+    pub(super) services: BTreeMap<ServiceName, Arc<Service>>,
+    pub(super) held: BTreeSet<ServiceName>,
+    pub(super) problems: Vec<Problem>,
+    pub(super) objects: BTreeMap<String, Document>,
+}
+
+impl<'a> Force<'a> {
+    /// Puts objects in their places; of two with one name neither counts.
+    pub(super) fn new(ctx: &'a Context<'a>, objects: Vec<Object>, problems: Vec<Problem>) -> Self {
+        let mut force = Self { ctx, entries: BTreeMap::new(), problems };
+        let mut by_id: BTreeMap<Id, Vec<Object>> = BTreeMap::new();
+        for object in objects {
+            by_id.entry(object.id.clone()).or_default().push(object);
+        }
+        for (id, mut objects) in by_id {
+            let others = objects.split_off(1);
+            let Some(mut first) = objects.pop() else { continue };
+            for other in &others {
+                let message = format!(
+                    "defined a second time: first at {}",
+                    place(&first.path, first.pos)
+                );
+                let flaw = Flaw::new(other.pos, message)
+                    .hint("rename or remove one; until then neither counts");
+                force.problems.push(problem(&other.path, Some(&id), flaw));
+            }
+            let ready = first.ready.take().filter(|_| others.is_empty());
+            let held = ready.is_none();
+            let ready = if held { force.last_good(&id) } else { ready };
+            force.entries.insert(id, Entry { object: Some(first), ready, held });
+        }
+        force
+    }
+
+    /// Keeps what an earlier revision had in a file that cannot be read now.
+    pub(super) fn keep_lost(&mut self, is_lost: impl Fn(&str) -> bool) {
+        for (key, document) in &self.ctx.previous.objects {
+            let Some(id) = Id::read(key) else { continue };
+            if is_lost(&document.path) && !self.entries.contains_key(&id) {
+                let ready = self.last_good(&id);
+                self.entries.insert(id, Entry { object: None, ready, held: true });
+            }
+        }
+    }
+
+    fn last_good(&self, id: &Id) -> Option<Ready> {
+        let document = self.ctx.previous.objects.get(&id.key())?;
+        let (stored, ready) = restore(&document.document, self.ctx).ok()?;
+        (stored == *id).then_some(ready)
+    }
+
+    fn tell(&mut self, id: &Id, path: &str, message: String, hint: Option<String>) {
+        let Some(object) = self.entries.get(id).and_then(|e| e.object.as_ref()) else { return };
+        let flaw = Flaw { pos: object.root.locate(path), message, hint };
+        self.problems.push(problem(&object.path, Some(id), flaw));
+    }
+
+    fn hold(&mut self, id: &Id) {
+        let ready = self.last_good(id);
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.held = true;
+            entry.ready = ready;
+        }
+    }
+
+    /// The services in force or about to be, with whether they are held.
+    fn services(&self) -> Vec<(Id, Arc<Service>, bool)> {
+        let of = |(id, entry): (&Id, &Entry)| match &entry.ready.as_ref()?.meaning {
+            Meaning::Service(service) => Some((id.clone(), Arc::clone(service), entry.held)),
+            Meaning::Fleet(_) => None,
+        };
+        self.entries.iter().filter_map(of).collect()
+    }
+
+    fn fleet(&self, name: &FleetName) -> Option<Arc<Fleet>> {
+        match &self.entries.get(&fleet_id(name))?.ready.as_ref()?.meaning {
+            Meaning::Fleet(fleet) => Some(Arc::clone(fleet)),
+            Meaning::Service(_) => None,
+        }
+    }
+
+    /// Applies the rules that span documents.
+    pub(super) fn settle(mut self) -> InForce {
+        let default = self.default_fleet();
+        for (id, service, held) in self.services() {
+            if !held && !self.fits(&id, &service, default.as_ref()) {
+                self.hold(&id);
+            }
+        }
+        // A fleet whose document is gone while services still run on it is not gone.
+        for (_, service, _) in self.services() {
+            let id = fleet_id(&service.fleet);
+            if service.fleet.as_str() != DEFAULT_FLEET && !self.entries.contains_key(&id) {
+                let ready = self.last_good(&id);
+                self.entries.insert(id, Entry { object: None, ready, held: true });
+            }
+        }
+        let mut fleets = BTreeMap::new();
+        for (_, service, _) in self.services() {
+            let name = &service.fleet;
+            let is_default = !self.entries.contains_key(&fleet_id(name));
+            let fleet = self.fleet(name).or_else(|| default.clone().filter(|_| is_default));
+            if let Some(fleet) = fleet {
+                fleets.insert(name.clone(), fleet);
+            }
+        }
+        for entry in self.entries.values() {
+            if let Some(Ready { meaning: Meaning::Fleet(fleet), .. }) = &entry.ready {
+                fleets.insert(fleet.name.clone(), Arc::clone(fleet));
+            }
+        }
+        self.part_ports(&fleets);
+        self.finish(fleets)
+    }
+
+    fn default_fleet(&mut self) -> Option<Arc<Fleet>> {
+        let given = self.ctx.default_endpoint;
+        let endpoint = if given.starts_with('/') {
+            Ok(Endpoint::Unix { path: given.to_owned() })
+        } else {
+            form::endpoint(given)
+        };
+        let asks = |s: &(Id, Arc<Service>, bool)| s.1.fleet.as_str() == DEFAULT_FLEET;
+        match endpoint {
+            Ok(endpoint) => lower::default_fleet(&endpoint).map(Arc::new),
+            Err((why, hint)) => {
+                if let Some((id, ..)) = self.services().into_iter().find(asks) {
+                    self.tell(&id, "spec.fleet", format!("the local engine's address: {why}"), hint);
+                }
+                None
+            }
+        }
+    }
+
+    /// Whether a new service fits the fleet that it names; tells why not.
+    fn fits(&mut self, id: &Id, service: &Service, default: Option<&Arc<Fleet>>) -> bool {
+        let name = &service.fleet;
+        let defined = self.entries.get(&fleet_id(name)).map(|_| self.fleet(name));
+        let fleet = match (defined, default) {
+            (Some(Some(fleet)), _) => fleet,
+            // The fleet's own problem says enough.
+            (Some(None), _) => return false,
+            (None, Some(fleet)) if name.as_str() == DEFAULT_FLEET => Arc::clone(fleet),
+            (None, _) => {
+                let known: Vec<String> = self
+                    .entries
+                    .iter()
+                    .filter(|(id, e)| id.kind == "Fleet" && e.ready.is_some())
+                    .map(|(id, _)| id.name.clone())
+                    .collect();
+                let hint = meant(name.as_str(), "fleets", known.iter().map(String::as_str));
+                let message = format!("fleet: no document defines the fleet {name}");
+                self.tell(id, "spec.fleet", message, Some(hint));
+                return false;
+            }
+        };
+        let constraints = &service.placement.constraints;
+        let alone = constraints.iter().position(|c| !fleet.hosts.values().any(|h| ports::holds(c, h)));
+        let together =
+            fleet.hosts.values().any(|h| constraints.iter().all(|c| ports::holds(c, h)));
+        if together {
+            return true;
+        }
+        let (path, message) = match alone {
+            Some(index) => {
+                let message = format!(
+                    "placement.constraints[{index}]: no host of the fleet {name} is {}",
+                    constraints[index]
+                );
+                (format!("spec.placement.constraints[{index}]"), message)
+            }
+            None => {
+                let message = format!("placement.constraints: no host of the fleet {name} is all of that");
+                ("spec.placement.constraints".to_owned(), message)
+            }
+        };
+        let hint = alone.map(|index| {
+            let label = constraints[index].label.as_str();
+            label_hint(label, &fleet)
+        });
+        self.tell(id, &path, message, hint);
+        false
+    }
+
+    /// Holds services that would fight for a port, until none does. Of a clash both are told;
+    /// one that already is held stays as it is.
+    fn part_ports(&mut self, fleets: &BTreeMap<FleetName, Arc<Fleet>>) {
+        for round in 0..=ROUNDS {
+            let services: BTreeMap<ServiceName, Arc<Service>> =
+                self.services().into_iter().map(|(_, s, _)| (s.name.clone(), s)).collect();
+            let mut told: BTreeSet<(ServiceName, usize)> = BTreeSet::new();
+            for clash in ports::clashes(&services, fleets) {
+                for (claim, other) in [(&clash.one, &clash.other), (&clash.other, &clash.one)] {
+                    let id = service_id(&claim.service);
+                    let new = self.entries.get(&id).is_some_and(|e| !e.held);
+                    let port = (claim.service.clone(), claim.port);
+                    if new && told.insert(port) {
+                        self.tell_clash(&id, claim, other, &clash.host);
+                    }
+                }
+            }
+            if told.is_empty() {
+                return;
+            }
+            for (service, _) in told {
+                self.hold(&service_id(&service));
+            }
+            if round == ROUNDS {
+                self.hold_publishers();
+            }
+        }
+    }
+
+    /// The end of a chain of fall-backs that each took another's ports.
+    fn hold_publishers(&mut self) {
+        for (id, service, held) in self.services() {
+            if !held && service.spec.ports.iter().any(|p| p.publish.is_some()) {
+                let message = "ports: held until the other clashes of ports are resolved";
+                self.tell(&id, "spec.ports", message.into(), None);
+                self.hold(&id);
+            }
+        }
+    }
+
+    fn tell_clash(&mut self, id: &Id, claim: &Claim, other: &Claim, host: &str) {
+        let range = |c: &Claim| match c.last {
+            last if last == c.first => format!("{last}"),
+            last => format!("{} to {last}", c.first),
+        };
+        let path = format!("ports[{}].publish", claim.port);
+        let message = if claim.service == other.service {
+            format!(
+                "{path}: {} meets ports[{}].publish ({}): on one host each instance takes the next port",
+                range(claim),
+                other.port,
+                range(other)
+            )
+        } else {
+            let other_id = service_id(&other.service);
+            let entry = self.entries.get(&other_id);
+            let at = entry.and_then(|e| e.object.as_ref()).map(|object| {
+                let pos = object.root.locate(&format!("spec.ports[{}].publish", other.port));
+                format!(" at {}", place(&object.path, pos))
+            });
+            let held = if entry.is_some_and(|e| e.held) { ", by its last good document" } else { "" };
+            format!(
+                "{path}: {} on the host {host} is also published by {} {} ({}{held}{})",
+                range(claim),
+                other_id.kind,
+                other.service,
+                range(other),
+                at.unwrap_or_default(),
+            )
+        };
+        let hint = "instances on one host count up from publish: leave room for all of them, set \
+                    placement.maxPerHost, or keep the services on different hosts";
+        self.tell(id, &format!("spec.{path}"), message, Some(hint.into()));
+    }
+
+    fn finish(self, fleets: BTreeMap<FleetName, Arc<Fleet>>) -> InForce {
+        let mut out = InForce {
+            fleets,
+            services: BTreeMap::new(),
+            held: BTreeSet::new(),
+            problems: self.problems,
+            objects: BTreeMap::new(),
+        };
+        let previous: &Applied = self.ctx.previous;
+        for (id, entry) in self.entries {
+            let key = id.key();
+            // What is held stays on record even where it cannot be read again just now.
+            let document = if entry.held {
+                previous.objects.get(&key).cloned()
+            } else {
+                entry.object.as_ref().zip(entry.ready.as_ref()).map(|(object, ready)| Document {
+                    path: object.path.to_string(),
+                    document: ready.text.to_string(),
+                })
+            };
+            if let Some(document) = document {
+                out.objects.insert(key, document);
+            }
+            if id.kind != "ScalingService" {
+                continue;
+            }
+            let Ok(name) = ServiceName::new(&id.name) else { continue };
+            let service = entry.ready.and_then(|r| match r.meaning {
+                Meaning::Service(service) => Some(service),
+                Meaning::Fleet(_) => None,
+            });
+            let service = service.filter(|s| out.fleets.contains_key(&s.fleet));
+            if entry.held || service.is_none() {
+                out.held.insert(name.clone());
+            }
+            if let Some(service) = service {
+                out.services.insert(name, service);
+            }
+        }
+        out
+    }
+}
+
+fn fleet_id(name: &FleetName) -> Id {
+    Id { kind: "Fleet", name: name.as_str().to_owned() }
+}
+
+fn service_id(name: &ServiceName) -> Id {
+    Id { kind: "ScalingService", name: name.as_str().to_owned() }
+}
+
+fn place(path: &str, pos: Pos) -> String {
+    format!("{}:{}:{}", super::node::shown_path(path), pos.line, pos.column)
+}
+
+/// What the hosts have instead.
+fn label_hint(label: &str, fleet: &Fleet) -> String {
+    let hosts = fleet.hosts.values();
+    let values: BTreeSet<&str> = if label == lower::HOST_LABEL {
+        hosts.map(|h| h.name.as_str()).collect()
+    } else {
+        hosts.filter_map(|h| h.labels.get(label)).map(String::as_str).collect()
+    };
+    if values.is_empty() {
+        let labels: BTreeSet<&str> =
+            fleet.hosts.values().flat_map(|h| h.labels.keys()).map(String::as_str).collect();
+        return meant(label, "labels", labels.iter().copied());
+    }
+    let shown: Vec<&str> = values.iter().take(20).copied().collect();
+    format!("{label} is one of {}", shown.join(", "))
+}

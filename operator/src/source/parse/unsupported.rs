@@ -1,0 +1,84 @@
+//! What the schema takes and this version does not do yet: refused with a message, never ignored.
+//!
+//! Whoever makes one of these work deletes its line, and the lowering then has to answer for it.
+
+use super::node::{Flaw, Node, Value};
+
+/// One thing that is not done yet.
+struct NotYet {
+    kind: &'static str,
+    /// Fields from the root; `*` is every entry of a list. Empty for the kind itself.
+    path: &'static [&'static str],
+    when: When,
+    reason: &'static str,
+    hint: &'static str,
+}
+
+/// When it counts as asked for.
+enum When {
+    /// The field is there.
+    Given,
+    /// The field is there and holds something.
+    NotEmpty,
+    /// The mapping is there and lacks one of these.
+    Lacks(&'static [&'static str]),
+}
+
+const LEAVE_OUT: &str = "leave it out until a later version does it";
+
+#[rustfmt::skip] // one line, one thing
+const TABLE: &[NotYet] = &[
+    NotYet { kind: "LoadBalancer", path: &[], when: When::Given, reason: "load balancers are not run yet", hint: "leave the document out until a later version does it" },
+    NotYet { kind: "ScalingService", path: &["spec", "routes"], when: When::NotEmpty, reason: "there are no load balancers yet to route", hint: LEAVE_OUT },
+    NotYet { kind: "ScalingService", path: &["spec", "discovery"], when: When::NotEmpty, reason: "nothing is registered in a service catalogue yet", hint: LEAVE_OUT },
+    NotYet { kind: "Fleet", path: &["spec", "discovery"], when: When::Given, reason: "no service catalogue is used yet", hint: LEAVE_OUT },
+    NotYet { kind: "Fleet", path: &["spec", "backend", "marathon"], when: When::Given, reason: "only Docker hosts are driven yet", hint: "use backend.docker" },
+    NotYet { kind: "Fleet", path: &["spec", "backend", "docker", "hosts", "*", "tls"], when: When::Lacks(&["caFile", "certFile", "keyFile"]), reason: "TLS to an engine needs all of caFile, certFile and keyFile yet", hint: "give all three files" },
+];
+
+/// Everything that the document asks for and this version does not do.
+pub(super) fn refuse(kind: &str, document: &Node, out: &mut Vec<Flaw>) {
+    for entry in TABLE.iter().filter(|entry| entry.kind == kind) {
+        visit(entry, document, entry.path, &mut String::new(), out);
+    }
+}
+
+fn visit(entry: &NotYet, node: &Node, rest: &[&str], path: &mut String, out: &mut Vec<Flaw>) {
+    let Some((step, rest)) = rest.split_first() else {
+        if asked(&entry.when, &node.value) {
+            let what = if path.is_empty() { entry.kind } else { path.as_str() };
+            let message = format!("{what} is not implemented yet: {}", entry.reason);
+            out.push(Flaw::new(node.pos, message).hint(entry.hint));
+        }
+        return;
+    };
+    let length = path.len();
+    if *step == "*" {
+        for (index, item) in node.items().iter().enumerate() {
+            path.push_str(&format!("[{index}]"));
+            visit(entry, item, rest, path, out);
+            path.truncate(length);
+        }
+    } else if let Some(field) = node.field(step) {
+        if !path.is_empty() {
+            path.push('.');
+        }
+        path.push_str(step);
+        let at_key = Node { pos: field.pos, value: field.value.value.clone() };
+        visit(entry, if rest.is_empty() { &at_key } else { &field.value }, rest, path, out);
+        path.truncate(length);
+    }
+}
+
+fn asked(when: &When, value: &Value) -> bool {
+    match (when, value) {
+        (When::Given, _) => true,
+        (When::NotEmpty, Value::List(items)) => !items.is_empty(),
+        (When::NotEmpty, Value::Map(fields)) => !fields.is_empty(),
+        (When::NotEmpty, _) => false, // of the wrong type, which the schema says
+        (When::Lacks(names), Value::Map(fields)) => {
+            names.iter().any(|name| fields.iter().all(|f| f.key != *name))
+        }
+        (When::Lacks(_), _) => false,
+    }
+}
