@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::FutureExt;
 use tokio::sync::Notify;
 
 /// Rings are coalesced and never lost: one that comes during a pass causes another pass.
@@ -17,6 +18,12 @@ impl Doorbell {
     /// Rings.
     pub fn ring(&self) {
         self.0.notify_one();
+    }
+
+    /// Forgets the rings up to now, because what begins now answers them all.
+    pub fn answer(&self) {
+        // Of a burst, the first ring wakes the waiter and the second leaves a permit behind.
+        let _ = self.0.notified().now_or_never();
     }
 
     /// Returns at once if it has rung since the last return, else when it rings. Cancel safe.

@@ -29,6 +29,12 @@ impl Clock {
         Self(Kind::Real { wall_at_start: wall, start: tokio::time::Instant::now() })
     }
 
+    /// The wall clock as it is shown to people.
+    pub fn timestamp(&self) -> jiff::Timestamp {
+        let ms = i64::try_from(self.now().0).unwrap_or(i64::MAX);
+        jiff::Timestamp::from_millisecond(ms).unwrap_or_default()
+    }
+
     /// A clock that stands still until it is advanced.
     pub fn manual(at: Time) -> Self {
         Self(Kind::Manual(Arc::new(AtomicU64::new(at.0))))

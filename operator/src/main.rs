@@ -27,8 +27,9 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<Exit, CliError> {
-    let log =
-        telemetry::init(&cli.global.log, cli.global.log_format, stderr_colour(cli.global.color));
+    let usual = if matches!(cli.command, Command::Run(_)) { "info" } else { "warn" };
+    let filter = cli.global.log.as_deref().unwrap_or(usual);
+    let log = telemetry::init(filter, cli.global.log_format, stderr_colour(cli.global.color));
     log.map_err(|e| CliError { message: e.to_string(), hint: e.hint().map(Into::into) })?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -46,17 +47,15 @@ async fn dispatch(cli: &Cli) -> Result<Exit, CliError> {
             let _ = cli::completions(args, &mut out)?;
             Ok(Exit::Fine)
         }
-        Command::Run(_) => missing("run"),
-        Command::Plan(_) => missing("plan"),
-        Command::Check(_) => missing("check"),
-        Command::Render(_) => missing("render"),
-        Command::Crd(_) => missing("crd"),
-        Command::Schema(_) => missing("schema"),
+        Command::Run(args) => cli::agent::run(args).await,
+        Command::Plan(args) => {
+            cli::offline::plan_once(args, cli.global.output, term, &mut out).await
+        }
+        Command::Check(args) => cli::offline::check(args, cli.global.output, term, &mut out),
+        Command::Render(args) => cli::offline::render(args, cli.global.output, term, &mut out),
+        Command::Crd(_) => cli::offline::crd(&mut out),
+        Command::Schema(args) => cli::offline::schema(args, &mut out),
     }
-}
-
-fn missing(name: &str) -> Result<Exit, CliError> {
-    Err(CliError::new(format!("this build has no `{name}` yet")))
 }
 
 fn failed(e: &CliError, colour: bool) -> ExitCode {

@@ -16,10 +16,11 @@ use crate::bell::Doorbell;
 use crate::clock::Clock;
 use crate::error::{PortError, Remedy, causes};
 use crate::model::{
-    Desired, Fleet, FleetName, HostName, HostView, InFlight, Memory, Plan, Planned, Seen, Step,
-    Time, World,
+    Desired, Fleet, FleetName, HostName, HostView, InFlight, Memory, Planned, Seen, Step, Time,
+    World,
 };
 use crate::plan::{Input, plan};
+use crate::report::PassReport;
 
 /// A pass is made at least this often, even if nothing rings: what an event did not say is found.
 const RESYNC: Duration = Duration::from_secs(30);
@@ -30,27 +31,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How long steps under way may still take when the agent is asked to stop.
 const LAST_STEPS: Duration = Duration::from_secs(15);
 
-/// One pass, as it is told to whoever watches.
-#[derive(Debug, Clone)]
-pub struct Pass {
-    /// The fleet that was planned.
-    pub fleet: Arc<Fleet>,
-    /// What was asked for.
-    pub desired: Arc<Desired>,
-    /// What was seen.
-    pub world: World,
-    /// What came of it.
-    pub plan: Arc<Plan>,
-    /// When.
-    pub at: Time,
-    /// How long planning took.
-    pub took: Duration,
-}
-
 /// Whoever is told what the loop does. It must not wait.
 pub trait Witness: Send + Sync {
     /// A pass was made.
-    fn pass(&self, pass: Pass);
+    fn pass(&self, pass: PassReport);
     /// A step was begun.
     fn began(&self, fleet: &FleetName, planned: &Planned);
     /// A step ended, with the whole chain of causes when it failed.
@@ -215,7 +199,7 @@ impl Reconciler {
         let cooled = flights.cooling.iter().map(|(_, until)| *until).min();
         let wake = plan.wake_at.into_iter().chain(cooled).min();
         let dirty = !plan.notes.is_empty();
-        self.witness.pass(Pass {
+        self.witness.pass(PassReport {
             fleet: fleet.clone(),
             desired: desired.clone(),
             world,

@@ -18,20 +18,21 @@ use evenkeel::model::{
     Desired, Fleet, FleetName, HostName, InstanceId, Limits, Memory, Phase, Planned, Revision,
     Service, State,
 };
-use evenkeel::reconcile::{Keeper, Pass, Reconciler, Witness};
+use evenkeel::reconcile::{Keeper, Reconciler, Witness};
+use evenkeel::report::PassReport;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 #[derive(Default)]
 struct Told {
-    last: Mutex<Option<Pass>>,
+    last: Mutex<Option<PassReport>>,
     passes: Mutex<u32>,
     failures: Mutex<Vec<String>>,
     kept: Mutex<Memory>,
 }
 
 impl Witness for Told {
-    fn pass(&self, pass: Pass) {
+    fn pass(&self, pass: PassReport) {
         *self.passes.lock().unwrap() += 1;
         *self.last.lock().unwrap() = Some(pass);
     }

@@ -69,16 +69,15 @@ pub struct GlobalArgs {
         hide_env_values = true
     )]
     pub color: When,
-    /// What is logged: a level for evenkeel, or directives as evenkeel=debug,bollard=info
+    /// What is logged: a level, or directives as evenkeel=debug [default: info for run, else warn]
     #[arg(
         long,
         global = true,
-        default_value = "info",
         value_name = "FILTER",
         env = "EVENKEEL_LOG",
         hide_env_values = true
     )]
-    pub log: String,
+    pub log: Option<String>,
     /// How the log on standard error looks: text or json
     #[arg(
         long,
@@ -273,7 +272,8 @@ pub struct RunArgs {
 
 Examples:
   evenkeel plan --dir ./gitops-example
-  evenkeel plan --git https://git.example/shop.git --branch next -o json")]
+  evenkeel plan --git https://git.example/shop.git --branch next -o json
+  echo 'crash web/1' | evenkeel plan --demo")]
 pub struct PlanArgs {
     /// Where the documents come from.
     #[command(flatten)]
@@ -281,6 +281,9 @@ pub struct PlanArgs {
     /// What an agent has.
     #[command(flatten)]
     pub agent: AgentArgs,
+    /// Ask "what if" in a simulated world: type what happens, read what would be done
+    #[arg(long)]
+    pub demo: bool,
 }
 
 /// `evenkeel check`.

@@ -3,7 +3,9 @@
 //! Arguments are read by [`Cli::read`]; every command writes through [`output`] to a writer that it
 //! is handed, and returns an exit code rather than ending the process.
 
+pub mod agent;
 pub mod args;
+pub mod offline;
 pub mod output;
 pub mod read;
 pub mod status;

@@ -104,11 +104,22 @@ impl fmt::Display for InstanceId {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(pub Arc<str>);
 
+impl Revision {
+    /// What it is and its short form: `commit 0123456789`, or `content 01234567` of a directory.
+    pub fn phrase(&self) -> String {
+        let what = if self.0.starts_with(DIRECTORY) { "content" } else { "commit" };
+        format!("{what} {self}")
+    }
+}
+
+/// What the revision of a directory begins with.
+const DIRECTORY: &str = "dir:sha256:";
+
 impl fmt::Display for Revision {
-    /// The first ten characters of a commit id.
+    /// The first ten characters of the id.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let short = self.0.get(..10).unwrap_or(&self.0);
-        f.pad(short)
+        let id = self.0.strip_prefix(DIRECTORY).unwrap_or(&self.0);
+        f.pad(id.get(..10).unwrap_or(id))
     }
 }
 

@@ -135,10 +135,10 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Scale { have, want, revision } => {
-                write!(f, "replicas {have} → {want} (commit {revision})")
+                write!(f, "replicas {have} → {want} ({})", revision.phrase())
             }
             Self::Update { changes, revision } if changes.is_empty() => {
-                write!(f, "the spec changed (commit {revision})")
+                write!(f, "the spec changed ({})", revision.phrase())
             }
             Self::Update { changes, revision } => {
                 for (i, c) in changes.iter().enumerate() {
@@ -147,7 +147,7 @@ impl fmt::Display for Reason {
                     }
                     write!(f, "{c}")?;
                 }
-                write!(f, " (commit {revision})")
+                write!(f, " ({})", revision.phrase())
             }
             Self::Rollback { from, to } => write!(f, "rollback of {from} to {to}"),
             Self::Died { out_of_memory: true, .. } => write!(f, "it ran out of memory"),
@@ -163,7 +163,7 @@ impl fmt::Display for Reason {
             }
             Self::HostDraining { host } => write!(f, "host {host} is draining"),
             Self::Surplus { stays } => write!(f, "{stays} fills its slot"),
-            Self::Pruned { revision } => write!(f, "its service is gone (commit {revision})"),
+            Self::Pruned { revision } => write!(f, "its service is gone ({})", revision.phrase()),
             Self::Replaced { by } => write!(f, "{by} took over"),
             Self::NameFree => write!(f, "the name of its slot is free"),
             Self::Ready => write!(f, "it is healthy"),

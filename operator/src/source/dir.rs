@@ -16,10 +16,11 @@ use sha2::{Digest as _, Sha256};
 use tokio::task::spawn_blocking;
 
 use super::error::FetchError;
-use super::poll::{Doorbell, Fetch};
+use super::poll::Fetch;
 use super::tree::{
     Collector, Limits, Name, Skipped, Tree, is_document, join, name, printable_bytes,
 };
+use crate::bell::Doorbell;
 
 /// How often [`Dir::watch`] looks, at the least. A save is noticed within this and one look.
 const LOOK: Duration = Duration::from_millis(150);

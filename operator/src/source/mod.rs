@@ -6,6 +6,7 @@
 //!
 //! * [`tree`]: one revision's files, and the limits they are read under
 //! * [`git`], [`dir`]: two places they come from
+//! * [`load`]: parses every new tree
 //! * [`parse`]: what the bytes mean
 //! * [`poll`]: the loop that asks them, on a timer and when a doorbell rings
 //! * [`store`]: what survives a restart, and the lock of the state directory
@@ -14,6 +15,7 @@
 pub mod dir;
 mod error;
 pub mod git;
+pub mod load;
 pub mod parse;
 pub mod poll;
 mod secret;

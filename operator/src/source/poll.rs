@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
+
+use crate::bell::Doorbell;
 
 use super::error::FetchError;
 use super::store::Store;
@@ -29,37 +30,19 @@ pub trait Fetch: Send {
     fn describe(&self) -> String;
 }
 
-/// Gives the wall clock, for people to read; nothing is decided by it.
-pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
-
-/// Rings for a fetch. Carries no data, never blocks, cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct Doorbell(Arc<Notify>);
-
-impl Doorbell {
-    /// A new doorbell, to be given to one [`Poller`] and to whoever may ring.
-    pub fn new() -> Self {
-        Self::default()
+#[async_trait]
+impl Fetch for Box<dyn Fetch + Sync> {
+    async fn fetch(&mut self, last: Option<&str>) -> Result<Option<Tree>, FetchError> {
+        (**self).fetch(last).await
     }
 
-    /// Asks for a fetch at the next opportunity.
-    pub fn ring(&self) {
-        // Keeps at most one permit, so bursts coalesce, and keeps it until it is taken, so a
-        // ring between two waits is not lost.
-        self.0.notify_one();
-    }
-
-    /// Forgets the rings up to now, because what begins now answers them all.
-    fn answer(&self) {
-        // Of a burst, the first ring wakes the waiter and the second leaves a permit behind.
-        let _ = self.0.notified().now_or_never();
-    }
-
-    /// Waits for a ring. For one waiter only.
-    pub async fn rung(&self) {
-        self.0.notified().await;
+    fn describe(&self) -> String {
+        (**self).describe()
     }
 }
+
+/// Gives the wall clock, for people to read; nothing is decided by it.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// How often a source is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -157,3 +157,20 @@ impl Backend for DockerBackend {
         apply::apply(&host, step).await
     }
 }
+
+/// What the create call would carry, for `evenkeel render`. Values of secrets are replaced.
+pub fn rendered(
+    owner: &OwnerId,
+    fleet: &crate::model::FleetName,
+    start: &crate::model::Start,
+) -> serde_json::Value {
+    let me = labels::Me { owner: owner.clone(), fleet: fleet.clone() };
+    let mut spec = (*start.spec).clone();
+    for var in &mut spec.env {
+        if let crate::model::EnvValue::Secret { name, key, value } = &mut var.value {
+            *value = crate::model::Secret::new(&format!("(secret {name}/{key})"));
+        }
+    }
+    let start = crate::model::Start { spec: Arc::new(spec), ..start.clone() };
+    serde_json::to_value(spec::body(&me, &start)).unwrap_or_default()
+}

@@ -137,7 +137,8 @@ fn header(root: &Node) -> Header {
         Value::Null => return Header::Empty,
         Value::Map(_) => {}
         Value::List(_) => {
-            let flaw = Flaw::new(root.pos, "expected a document with apiVersion and kind, found a list");
+            let flaw =
+                Flaw::new(root.pos, "expected a document with apiVersion and kind, found a list");
             return Header::Wrong(flaw.hint("separate documents by a line that holds ---"));
         }
         Value::Bool(..) | Value::Number(..) | Value::Text(_) => {
@@ -170,15 +171,20 @@ fn header(root: &Node) -> Header {
     let (group, number) = text.split_once('/').unwrap_or(("", text));
     if group != GROUP {
         if is_slip(text) {
-            let flaw = Flaw::new(version.pos, format!("the apiVersion {} is unknown", quoted(text)));
+            let flaw =
+                Flaw::new(version.pos, format!("the apiVersion {} is unknown", quoted(text)));
             return Header::Wrong(flaw.hint(format!("did you mean \"{API_VERSION}\"?")));
         }
         let ours = |item: &Node| {
             item.get("apiVersion").and_then(Node::text).is_some_and(|v| v.starts_with(GROUP))
         };
-        if kind_text.ends_with("List") && root.get("items").is_some_and(|i| i.items().iter().any(ours)) {
+        if kind_text.ends_with("List")
+            && root.get("items").is_some_and(|i| i.items().iter().any(ours))
+        {
             let flaw = Flaw::new(kind.pos, "a list of documents is not read");
-            return Header::Wrong(flaw.hint("write each item as a document of its own, separated by ---"));
+            return Header::Wrong(
+                flaw.hint("write each item as a document of its own, separated by ---"),
+            );
         }
         return Header::Foreign;
     }

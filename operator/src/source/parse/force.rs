@@ -53,10 +53,8 @@ impl<'a> Force<'a> {
             let others = objects.split_off(1);
             let Some(mut first) = objects.pop() else { continue };
             for other in &others {
-                let message = format!(
-                    "defined a second time: first at {}",
-                    place(&first.path, first.pos)
-                );
+                let message =
+                    format!("defined a second time: first at {}", place(&first.path, first.pos));
                 let flaw = Flaw::new(other.pos, message)
                     .hint("rename or remove one; until then neither counts");
                 force.problems.push(problem(&other.path, Some(&id), flaw));
@@ -162,7 +160,12 @@ impl<'a> Force<'a> {
             Ok(endpoint) => lower::default_fleet(&endpoint).map(Arc::new),
             Err((why, hint)) => {
                 if let Some((id, ..)) = self.services().into_iter().find(asks) {
-                    self.tell(&id, "spec.fleet", format!("the local engine's address: {why}"), hint);
+                    self.tell(
+                        &id,
+                        "spec.fleet",
+                        format!("the local engine's address: {why}"),
+                        hint,
+                    );
                 }
                 None
             }
@@ -192,9 +195,9 @@ impl<'a> Force<'a> {
             }
         };
         let constraints = &service.placement.constraints;
-        let alone = constraints.iter().position(|c| !fleet.hosts.values().any(|h| ports::holds(c, h)));
-        let together =
-            fleet.hosts.values().any(|h| constraints.iter().all(|c| ports::holds(c, h)));
+        let alone =
+            constraints.iter().position(|c| !fleet.hosts.values().any(|h| ports::holds(c, h)));
+        let together = fleet.hosts.values().any(|h| constraints.iter().all(|c| ports::holds(c, h)));
         if together {
             return true;
         }
@@ -207,7 +210,8 @@ impl<'a> Force<'a> {
                 (format!("spec.placement.constraints[{index}]"), message)
             }
             None => {
-                let message = format!("placement.constraints: no host of the fleet {name} is all of that");
+                let message =
+                    format!("placement.constraints: no host of the fleet {name} is all of that");
                 ("spec.placement.constraints".to_owned(), message)
             }
         };
@@ -279,7 +283,8 @@ impl<'a> Force<'a> {
                 let pos = object.root.locate(&format!("spec.ports[{}].publish", other.port));
                 format!(" at {}", place(&object.path, pos))
             });
-            let held = if entry.is_some_and(|e| e.held) { ", by its last good document" } else { "" };
+            let held =
+                if entry.is_some_and(|e| e.held) { ", by its last good document" } else { "" };
             format!(
                 "{path}: {} on the host {host} is also published by {} {} ({}{held}{})",
                 range(claim),

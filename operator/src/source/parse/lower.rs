@@ -187,7 +187,10 @@ impl Lowering<'_> {
         let memory_bytes = memory.map_or(0, api::Memory::bytes);
         if let Some(memory) = memory {
             if memory_bytes < LEAST_MEMORY {
-                self.flaw("spec.resources.memory", format!("{memory} is too little: the engine takes 6Mi or more"));
+                self.flaw(
+                    "spec.resources.memory",
+                    format!("{memory} is too little: the engine takes 6Mi or more"),
+                );
             } else if memory_bytes > MOST_MEMORY {
                 self.flaw("spec.resources.memory", format!("{memory} is more than any host has"));
             }
@@ -232,7 +235,10 @@ impl Lowering<'_> {
             return Vec::new();
         }
         if let Some(index) = networks.iter().position(|n| n == "bridge") {
-            self.flaw(&format!("spec.networks[{index}]"), "the network bridge cannot be joined together with others");
+            self.flaw(
+                &format!("spec.networks[{index}]"),
+                "the network bridge cannot be joined together with others",
+            );
             self.hint("leave it out, or leave the others out".into());
         }
         networks
@@ -405,13 +411,16 @@ impl Lowering<'_> {
         };
         if let (Endpoint::Tcp { tls: files, .. }, Some(tls)) = (&mut endpoint, tls) {
             let api::ClientTls { ca_file, cert_file, key_file } = tls;
-            for (field, file) in [("caFile", &ca_file), ("certFile", &cert_file), ("keyFile", &key_file)] {
+            for (field, file) in
+                [("caFile", &ca_file), ("certFile", &cert_file), ("keyFile", &key_file)]
+            {
                 if let Some(file) = file {
                     self.judge(&format!("{at}.tls.{field}"), form::path(file));
                 }
             }
             // Anything less is refused; see `unsupported`.
-            if let (Some(ca_file), Some(cert_file), Some(key_file)) = (ca_file, cert_file, key_file) {
+            if let (Some(ca_file), Some(cert_file), Some(key_file)) = (ca_file, cert_file, key_file)
+            {
                 *files = Some(Tls { ca_file, cert_file, key_file });
             }
         }

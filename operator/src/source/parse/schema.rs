@@ -86,8 +86,15 @@ fn compile(rule: &Json) -> Result<Schema, String> {
         let text = || value.as_str().map(str::to_owned).ok_or_else(bad);
         let boxed = || compile(value).map(Box::new);
         match keyword.as_str() {
-            "$schema" | "$comment" | "title" | "description" | "default" | "format" | "then"
-            | "x-kubernetes-list-type" | "x-kubernetes-list-map-keys" => {}
+            "$schema"
+            | "$comment"
+            | "title"
+            | "description"
+            | "default"
+            | "format"
+            | "then"
+            | "x-kubernetes-list-type"
+            | "x-kubernetes-list-map-keys" => {}
             "type" => {
                 let one = value.as_str().map(|_| std::slice::from_ref(value));
                 let names = one.or(value.as_array().map(Vec::as_slice)).ok_or_else(bad)?;
@@ -123,7 +130,11 @@ fn compile(rule: &Json) -> Result<Schema, String> {
             "items" => out.items = Some(boxed()?),
             "oneOf" => {
                 let branches = value.as_array().ok_or_else(bad)?.iter();
-                out.exactly_one = branches.map(only_required).collect::<Option<Vec<_>>>().ok_or_else(bad)?.concat();
+                out.exactly_one = branches
+                    .map(only_required)
+                    .collect::<Option<Vec<_>>>()
+                    .ok_or_else(bad)?
+                    .concat();
             }
             "dependencies" => {
                 for (field, others) in value.as_object().ok_or_else(bad)? {
@@ -228,19 +239,15 @@ impl Schema {
                 Some(p) if !p.is_match(text) => None,
                 _ => Some(format!("quote it: \"{}\"", super::node::shown(text))),
             },
-            Value::Text(text) if takes(Type::Boolean) => {
-                match text.to_lowercase().as_str() {
-                    "yes" | "on" | "y" | "true" => Some("write true, without quotes".into()),
-                    "no" | "off" | "n" | "false" => Some("write false, without quotes".into()),
-                    _ => Some("write true or false".into()),
-                }
-            }
+            Value::Text(text) if takes(Type::Boolean) => match text.to_lowercase().as_str() {
+                "yes" | "on" | "y" | "true" => Some("write true, without quotes".into()),
+                "no" | "off" | "n" | "false" => Some("write false, without quotes".into()),
+                _ => Some("write true or false".into()),
+            },
             Value::Text(text) if takes(Type::Integer) => {
                 text.parse::<i64>().ok().map(|n| format!("write {n}, without quotes"))
             }
-            Value::Map(_) if takes(Type::Array) => {
-                Some("begin each entry with '- '".into())
-            }
+            Value::Map(_) if takes(Type::Array) => Some("begin each entry with '- '".into()),
             Value::Text(_) | Value::Number(..) if takes(Type::Array) => {
                 Some(format!("a list of one is written [{}]", node.plain()))
             }
@@ -257,9 +264,14 @@ impl Schema {
         out: &mut Findings,
     ) {
         let digits = text.trim_start_matches(['+', '-']);
-        if digits.len() > 1 && digits.bytes().all(|b| b.is_ascii_digit()) && digits.starts_with('0') {
+        if digits.len() > 1 && digits.bytes().all(|b| b.is_ascii_digit()) && digits.starts_with('0')
+        {
             let message = format!("{text} could be meant as octal or as decimal");
-            let hint = format!("write {} or 0o{}", digits.trim_start_matches('0'), digits.trim_start_matches('0'));
+            let hint = format!(
+                "write {} or 0o{}",
+                digits.trim_start_matches('0'),
+                digits.trim_start_matches('0')
+            );
             out.flaws.push(Flaw::new(node.pos, separated(path, &message)).hint(hint));
             return;
         }
@@ -286,7 +298,9 @@ impl Schema {
         }
         let same = |variant: &Json| match &node.value {
             Value::Text(text) => variant.as_str() == Some(text),
-            Value::Number(number, _) => variant.as_i64().is_some() && variant.as_i64() == number.as_i64(),
+            Value::Number(number, _) => {
+                variant.as_i64().is_some() && variant.as_i64() == number.as_i64()
+            }
             Value::Null | Value::Bool(..) | Value::List(_) | Value::Map(_) => false,
         };
         if self.variants.iter().any(same) {
@@ -317,7 +331,8 @@ impl Schema {
             return;
         }
         if self.pattern.as_ref().is_some_and(|p| !p.is_match(text)) {
-            let expected = self.pattern_message.as_deref().unwrap_or("has a form that is not taken");
+            let expected =
+                self.pattern_message.as_deref().unwrap_or("has a form that is not taken");
             flaw(out, node.pos, path, &format!("{expected}, found {}", quoted(text)));
         }
     }

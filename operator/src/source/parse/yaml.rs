@@ -79,9 +79,10 @@ fn text<'a>(bytes: &'a [u8], limits: &Limits) -> Result<&'a str, Flaw> {
 /// The byte offsets at which lines begin; a line ends with `\n`, `\r\n` or `\r`.
 fn line_starts(text: &str) -> impl Iterator<Item = usize> {
     let bytes = text.as_bytes();
-    let ends = bytes.iter().enumerate().filter(|(at, b)| {
-        **b == b'\n' || (**b == b'\r' && bytes.get(at + 1) != Some(&b'\n'))
-    });
+    let ends = bytes
+        .iter()
+        .enumerate()
+        .filter(|(at, b)| **b == b'\n' || (**b == b'\r' && bytes.get(at + 1) != Some(&b'\n')));
     std::iter::once(0).chain(ends.map(|(at, _)| at + 1))
 }
 
@@ -210,7 +211,9 @@ impl<'a, 'o> Reader<'a, 'o> {
         if indent.contains('\t') {
             flaw.hint("indent with spaces: YAML takes no tabs there")
         } else if text.contains("{{") {
-            flaw.hint("this looks like a template; evenkeel reads only what a template has rendered")
+            flaw.hint(
+                "this looks like a template; evenkeel reads only what a template has rendered",
+            )
         } else if ["<<<<<<<", "=======", ">>>>>>>"].iter().any(|m| text.starts_with(m)) {
             flaw.hint("this looks like an unresolved merge conflict")
         } else {
@@ -279,7 +282,9 @@ impl<'a, 'o> Reader<'a, 'o> {
                 self.remember(anchor, &node, 1)?;
                 if key {
                     let flaw = Flaw::new(pos, "merge keys (<<) are not supported");
-                    self.flaw(flaw.hint("write the fields out, or use an alias for one whole value"));
+                    self.flaw(
+                        flaw.hint("write the fields out, or use an alias for one whole value"),
+                    );
                     self.refuse_key();
                 } else {
                     self.place(node, 1);
@@ -304,7 +309,8 @@ impl<'a, 'o> Reader<'a, 'o> {
             Event::Alias(id) => {
                 let pos = self.pos(span.start);
                 let Some((node, size)) = self.anchors.get(&id).cloned() else {
-                    let flaw = Flaw::new(pos, "an alias of something that is not complete before it");
+                    let flaw =
+                        Flaw::new(pos, "an alias of something that is not complete before it");
                     let line = span.start.line();
                     return Err(self.lose(flaw, Stop::Document { line }));
                 };
@@ -396,7 +402,10 @@ impl<'a, 'o> Reader<'a, 'o> {
     fn scalar(&mut self, text: Cow<'_, str>, plain: bool, pos: Pos) -> Node {
         if text.len() > self.limits.scalar_bytes {
             let most = self.limits.scalar_bytes;
-            self.flaw(Flaw::new(pos, format!("a text of {} bytes, and {most} are the most", text.len())));
+            self.flaw(Flaw::new(
+                pos,
+                format!("a text of {} bytes, and {most} are the most", text.len()),
+            ));
             return Node { pos, value: Value::Text(String::new()) };
         }
         if text.contains('\0') {

@@ -1,0 +1,366 @@
+//! The agent's parts put together: source, loader, a loop for each fleet, report and API.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::read::SourceChoice;
+use super::{CliError, Exit};
+use crate::backend::docker::{DockerBackend, DockerConfig};
+use crate::bell::Doorbell;
+use crate::cli::args::{Listen, RunArgs};
+use crate::clock::Clock;
+use crate::config::{self, FileSecrets};
+use crate::http::{self, Api, Verifier};
+use crate::keep::StoreKeeper;
+use crate::model::{Desired, FleetName, OwnerId, Phase, Planned, Seen, Time};
+use crate::reconcile::{Reconciler, Witness};
+use crate::report::{PassReport, Report, SourceError, SourceReport};
+use crate::source::dir::Dir;
+use crate::source::git::Git;
+use crate::source::load::Loader;
+use crate::source::poll::{Fetch, Jitter, Pace, Poller, SourceState};
+use crate::source::store::Store;
+use crate::source::{self, webhook};
+
+/// A loop that gave no sign for this long is dead: four times the resync.
+const ALIVE_WITHIN: Duration = Duration::from_secs(120);
+
+/// The fetcher of a source, and the directory to watch where there is one.
+pub fn fetcher(
+    choice: &SourceChoice<'_>,
+    state_dir: &Path,
+    clock: &Clock,
+) -> Result<(Box<dyn Fetch + Sync>, Option<Dir>), CliError> {
+    if let SourceChoice::Dir { dir, .. } = choice {
+        let dir = Dir::new(*dir, source::Limits::default());
+        return Ok((Box::new(dir.clone()), Some(dir)));
+    }
+    let Some(config) = config::git(choice, state_dir)? else {
+        return Err(CliError::new("no source is given"));
+    };
+    let clock = clock.clone();
+    let git = Git::new(config, Arc::new(move || clock.timestamp()))
+        .map_err(|e| CliError { message: e.chain(), hint: e.hint() })?;
+    Ok((Box::new(git), None))
+}
+
+/// `evenkeel run`.
+pub async fn run(args: &RunArgs) -> Result<Exit, CliError> {
+    let choice = args.source.choose()?;
+    let owner = config::owner(&args.agent, &choice)?;
+    let state_dir = config::state_dir(&args.agent, &owner);
+    let clock = Clock::real();
+    let report = Report::new(clock.clone(), owner.clone());
+    let (stop, stopped) = watch::channel(false);
+    let mut side = JoinSet::new();
+    let source_bell = Doorbell::new();
+    serve(args, &report, &source_bell, &stopped, &mut side).await?;
+    side.spawn(async move {
+        signalled().await;
+        stop.send_replace(true);
+        std::future::pending::<()>().await;
+    });
+
+    let store = Arc::new(Store::open(&state_dir).map_err(|e| {
+        CliError::new(e.chain()).hint("choose a directory that can be written with --state-dir")
+    })?);
+    report.standby(true);
+    let mut waiting = stopped.clone();
+    let lock = tokio::select! {
+        lock = store.lock() => lock.map_err(|e| CliError::new(e.chain()))?,
+        _ = waiting.wait_for(|stop| *stop) => return Ok(Exit::Fine),
+    };
+    report.standby(false);
+
+    let (fetch, dir) = fetcher(&choice, &state_dir, &clock)?;
+    tracing::info!(%owner, source = %fetch.describe(), state = %state_dir.display(), "evenkeel begins");
+    if let Some(dir) = dir {
+        side.spawn(dir.watch(source_bell.clone()));
+    }
+    let (kind, interval) = match choice {
+        SourceChoice::Git { interval, .. } => ("git", interval),
+        SourceChoice::Dir { interval, .. } => ("dir", interval),
+    };
+    let describe = fetch.describe();
+    let wall = clock.clone();
+    let poller = Poller::new(
+        fetch,
+        Pace { interval, ..Pace::default() },
+        source_bell,
+        Arc::new(move || wall.timestamp()),
+        Jitter::new(clock.now().0 ^ u64::from(std::process::id())),
+        Some(store.clone()),
+    );
+    let secrets = Arc::new(FileSecrets::new(args.agent.secrets.clone()));
+    let loader = Loader::new(owner.clone(), secrets.clone(), Some(store.clone()));
+    let (desired_in, desired) = watch::channel(None);
+    side.spawn(tell_source(report.clone(), poller.subscribe(), desired.clone(), kind, describe));
+    side.spawn(loader.run(poller.subscribe(), desired_in));
+    let states = poller.subscribe();
+    side.spawn(poller.run());
+
+    let fleets = Fleets {
+        owner: owner.clone(),
+        clock,
+        report: report.clone(),
+        keeper: Arc::new(StoreKeeper::new(store, owner, secrets)),
+        quiet: Arc::new(Quiet::default()),
+        tasks: JoinSet::new(),
+        running: BTreeMap::new(),
+        desired_out: BTreeMap::new(),
+    };
+    let exit = fleets.run(desired, states, stopped, args.once).await;
+    drop(lock);
+    tracing::info!("evenkeel ends; what runs goes on running");
+    exit
+}
+
+/// SIGTERM or SIGINT.
+async fn signalled() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+}
+
+async fn serve(
+    args: &RunArgs,
+    report: &Report,
+    bell: &Doorbell,
+    stopped: &watch::Receiver<bool>,
+    side: &mut JoinSet<()>,
+) -> Result<(), CliError> {
+    let webhook = args.webhook_secret_file.as_deref().map(verifier).transpose()?;
+    let Listen::At(addr) = args.listen else { return Ok(()) };
+    let listener = http::bind(addr)
+        .await
+        .map_err(|e| CliError { message: crate::error::causes(&e), hint: e.hint() })?;
+    let router = http::router(Api {
+        report: report.clone(),
+        bell: bell.clone(),
+        webhook,
+        alive_within: ALIVE_WITHIN,
+    });
+    let mut stop = stopped.clone();
+    side.spawn(http::serve(listener, router, http::Limits::default(), async move {
+        let _ = stop.wait_for(|stop| *stop).await;
+    }));
+    Ok(())
+}
+
+fn verifier(file: &Path) -> Result<Arc<Verifier>, CliError> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|e| CliError::new(format!("{}: {e}", file.display())))?;
+    let secret = source::Secret::new(text.trim_end());
+    if secret.is_empty() {
+        return Err(CliError::new(format!("{}: the webhook secret is empty", file.display())));
+    }
+    Ok(Arc::new(move |headers, body| {
+        let header = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
+        match webhook::verify(header, body, &secret) {
+            Ok(provider) => {
+                tracing::debug!(provider = provider.as_str(), "webhook");
+                Ok(())
+            }
+            Err(why) => Err(why.to_string()),
+        }
+    }))
+}
+
+/// Keeps the report's word on the source true.
+async fn tell_source(
+    report: Report,
+    mut states: watch::Receiver<SourceState>,
+    mut desired: watch::Receiver<Option<Arc<Desired>>>,
+    kind: &'static str,
+    describe: String,
+) {
+    loop {
+        let state = states.borrow_and_update().clone();
+        let current = desired.borrow_and_update().clone();
+        let time = |t: jiff::Timestamp| Time(u64::try_from(t.as_millisecond()).unwrap_or(0));
+        let meta = state.tree.as_ref().and_then(|t| t.describe.clone());
+        report.source(SourceReport {
+            kind,
+            describe: describe.clone(),
+            revision: current.as_ref().map(|d| d.revision.clone()),
+            subject: meta.as_ref().map(|m| m.subject.clone()),
+            author: meta.map(|m| m.author),
+            fetched: state.last_success.map(time),
+            error: state.error.map(|e| SourceError {
+                message: e.message,
+                hint: e.hint,
+                since: time(e.since),
+                next_try: Some(time(e.next_try)),
+            }),
+            from_store: state.from_store,
+            problems: current.map(|d| d.problems.clone()).unwrap_or_default(),
+        });
+        tokio::select! {
+            changed = states.changed() => if changed.is_err() { return },
+            changed = desired.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Which fleets have nothing left to do, for `--once`.
+#[derive(Default)]
+struct Quiet(Mutex<BTreeMap<FleetName, Option<bool>>>);
+
+impl Quiet {
+    fn tell(&self, pass: &PassReport) {
+        let plan = &pass.plan;
+        let seen = pass.world.hosts.values().all(|h| !matches!(h.seen, Seen::Never { .. }));
+        let waits = plan.services.values().any(|s| s.phase == Phase::Reconciling);
+        let ended = plan.steps.is_empty() && pass.world.in_flight.is_empty() && !waits && seen;
+        let well = plan.services.values().all(|s| s.phase != Phase::Stalled)
+            && !plan.waiting.iter().any(|w| w.why.needs_a_person());
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(pass.fleet.name.clone(), ended.then_some(well));
+    }
+
+    /// `Some(well)` once every one of these fleets has nothing left to do.
+    fn ended<'f>(&self, fleets: impl Iterator<Item = &'f FleetName>) -> Option<bool> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut well = true;
+        for fleet in fleets {
+            well &= all.get(fleet).copied().flatten()?;
+        }
+        Some(well)
+    }
+}
+
+/// The witness of one fleet: report and log.
+struct FleetWitness {
+    report: Report,
+    backend: Arc<DockerBackend>,
+    quiet: Arc<Quiet>,
+}
+
+impl Witness for FleetWitness {
+    fn pass(&self, pass: PassReport) {
+        self.quiet.tell(&pass);
+        // Before the pass, so that "fell silent" can name its cause.
+        self.report.hosts(&pass.fleet.name, self.backend.problems());
+        self.report.pass(pass);
+    }
+
+    fn began(&self, fleet: &FleetName, planned: &Planned) {
+        tracing::info!(%fleet, reason = %planned.reason, "{}", planned.step);
+        self.report.step_began(fleet, planned);
+    }
+
+    fn ended(
+        &self,
+        fleet: &FleetName,
+        planned: &Planned,
+        took: Duration,
+        outcome: Result<(), String>,
+    ) {
+        match &outcome {
+            Ok(()) => tracing::debug!(%fleet, ms = took.as_millis(), "done: {}", planned.step),
+            Err(error) => tracing::warn!(%fleet, %error, "failed: {}", planned.step),
+        }
+        self.report.step_ended(fleet, planned, took, outcome);
+    }
+}
+
+/// One loop for each fleet that was ever asked for.
+struct Fleets {
+    owner: OwnerId,
+    clock: Clock,
+    report: Report,
+    keeper: Arc<StoreKeeper>,
+    quiet: Arc<Quiet>,
+    tasks: JoinSet<()>,
+    running: BTreeMap<FleetName, Arc<DockerBackend>>,
+    desired_out: BTreeMap<FleetName, watch::Sender<Arc<Desired>>>,
+}
+
+impl Fleets {
+    async fn run(
+        mut self,
+        mut desired: watch::Receiver<Option<Arc<Desired>>>,
+        mut states: watch::Receiver<SourceState>,
+        mut stopped: watch::Receiver<bool>,
+        once: bool,
+    ) -> Result<Exit, CliError> {
+        let mut exit = Ok(Exit::Fine);
+        loop {
+            let current = desired.borrow_and_update().clone();
+            if let Some(current) = &current {
+                self.spread(current, &stopped);
+                if let (true, Some(well)) = (once, self.quiet.ended(current.fleets.keys())) {
+                    let well = well && current.problems.is_empty();
+                    exit = Ok(if well { Exit::Fine } else { Exit::Problem });
+                    break;
+                }
+            } else if let (true, Some(e)) = (once, states.borrow_and_update().error.clone()) {
+                exit = Err(CliError { message: e.message, hint: e.hint });
+                break;
+            }
+            self.report.beat();
+            let pause = Duration::from_millis(if once { 100 } else { 10_000 });
+            tokio::select! {
+                changed = desired.changed() => if changed.is_err() { break },
+                () = tokio::time::sleep(pause) => {}
+                _ = stopped.wait_for(|stop| *stop) => break,
+            }
+        }
+        // Without their senders the loops end, after the steps under way.
+        self.desired_out.clear();
+        while self.tasks.join_next().await.is_some() {}
+        exit
+    }
+
+    fn spread(&mut self, desired: &Arc<Desired>, stopped: &watch::Receiver<bool>) {
+        self.report.fleets(desired.fleets.keys().cloned());
+        for out in self.desired_out.values() {
+            out.send_if_modified(|before| {
+                let changed = !Arc::ptr_eq(before, desired);
+                *before = desired.clone();
+                changed
+            });
+        }
+        for name in desired.fleets.keys() {
+            if self.running.contains_key(name) {
+                continue;
+            }
+            let bell = Doorbell::new();
+            let backend = Arc::new(DockerBackend::new(
+                self.owner.clone(),
+                bell.clone(),
+                self.clock.clone(),
+                DockerConfig::default(),
+            ));
+            let (out, receiver) = watch::channel(desired.clone());
+            let reconciler = Reconciler {
+                fleet: name.clone(),
+                desired: receiver,
+                backend: backend.clone(),
+                bell,
+                clock: self.clock.clone(),
+                keeper: self.keeper.clone(),
+                witness: Arc::new(FleetWitness {
+                    report: self.report.clone(),
+                    backend: backend.clone(),
+                    quiet: self.quiet.clone(),
+                }),
+            };
+            self.tasks.spawn(reconciler.run(stopped.clone()));
+            self.running.insert(name.clone(), backend);
+            self.desired_out.insert(name.clone(), out);
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! Commands that change nothing: `plan`, `check`, `render`, `crd`, `schema`.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::agent::fetcher;
+use super::args::{CheckArgs, Output, PlanArgs, RenderArgs, SchemaArgs};
+use super::output::{self, put};
+use super::{CliError, Exit, Terminal, print_problems};
+use crate::backend::docker::{DockerBackend, DockerConfig, rendered};
+use crate::backend::{Backend, Watch};
+use crate::bell::Doorbell;
+use crate::clock::Clock;
+use crate::config::{self, FileSecrets};
+use crate::fake::scenario::Scenario;
+use crate::keep::StoreKeeper;
+use crate::model::{
+    Desired, Fleet, HealthState, HostName, HostView, Memory, OwnerId, Published, Secret, Seen,
+    Slot, Start, World,
+};
+use crate::plan::{Input, plan};
+use crate::reconcile::Keeper;
+use crate::report::plan_view;
+use crate::report::text::render_plans;
+use crate::report::view::{PlanView, ProblemView};
+use crate::source::load::{context, parse_tree};
+use crate::source::parse::{Applied, Secrets};
+use crate::source::store::Store;
+use crate::source::{self, Tree};
+
+/// How long `plan` waits for hosts to answer, and then for their instances' health.
+const ANSWER: Duration = Duration::from_secs(10);
+const HEALTH: Duration = Duration::from_secs(3);
+
+/// What `plan -o json` prints.
+#[derive(serde::Serialize)]
+struct Plans<'a> {
+    plans: &'a [PlanView],
+    problems: &'a [ProblemView],
+}
+
+/// `evenkeel plan`.
+pub async fn plan_once(
+    args: &PlanArgs,
+    output: Output,
+    term: Terminal,
+    out: &mut dyn Write,
+) -> Result<Exit, CliError> {
+    if args.demo {
+        return demo(out);
+    }
+    let choice = args.source.choose()?;
+    let owner = config::owner(&args.agent, &choice)?;
+    let clock = Clock::real();
+    // The mirror of a running agent is its own: this one is thrown away.
+    let scratch = tempfile::tempdir().map_err(|e| CliError::new(format!("scratch: {e}")))?;
+    let (mut fetch, _) = fetcher(&choice, scratch.path(), &clock)?;
+    let tree = fetch
+        .fetch(None)
+        .await
+        .map_err(|e| CliError { message: e.chain(), hint: e.hint() })?
+        .ok_or_else(|| CliError::new("the source gave nothing"))?;
+    let secrets = Arc::new(FileSecrets::new(args.agent.secrets.clone()));
+    // What a running agent remembers is read, never written.
+    let state_dir = config::state_dir(&args.agent, &owner);
+    let store =
+        state_dir.is_dir().then(|| Store::open(&state_dir)).and_then(Result::ok).map(Arc::new);
+    let applied = store
+        .as_ref()
+        .and_then(|s| s.load("applied.json").ok().flatten())
+        .and_then(|b| Applied::from_json(&String::from_utf8_lossy(&b)).ok())
+        .unwrap_or_default();
+    let (desired, _) = parse_tree(&tree, &context(&owner, &*secrets, &applied));
+    let mut plans = Vec::new();
+    for fleet in desired.fleets.values() {
+        let memory = store.as_ref().map_or_else(Memory::default, |s| {
+            StoreKeeper::new(s.clone(), owner.clone(), secrets.clone()).load(&fleet.name)
+        });
+        let (hosts, silent) = look(&owner, fleet, &desired, &clock).await;
+        for (host, why) in silent {
+            let _ = put(&mut std::io::stderr(), &format!("warning: host {host}: {why}\n"));
+        }
+        let world = World { hosts, in_flight: Vec::new() };
+        let input =
+            Input { fleet, desired: &desired, world: &world, memory: &memory, now: clock.now() };
+        plans.push(plan_view(fleet, &desired, &plan(&input), clock.now()));
+    }
+    let problems: Vec<ProblemView> = desired.problems.iter().map(Into::into).collect();
+    let _ = output::emit(out, output, &Plans { plans: &plans, problems: &problems }, || {
+        let mut text = String::new();
+        if !problems.is_empty() {
+            text.push_str(&crate::report::text::render_problems(&problems, term.colour));
+            text.push('\n');
+        }
+        text.push_str(&render_plans(&plans, term.colour));
+        text
+    })?;
+    Ok(Exit::of_plan(&plans, &problems))
+}
+
+/// Looks at every host of a fleet once; second, why some did not answer.
+async fn look(
+    owner: &OwnerId,
+    fleet: &Arc<Fleet>,
+    desired: &Desired,
+    clock: &Clock,
+) -> (BTreeMap<HostName, Arc<HostView>>, BTreeMap<HostName, String>) {
+    let bell = Doorbell::new();
+    let backend =
+        DockerBackend::new(owner.clone(), bell.clone(), clock.clone(), DockerConfig::default());
+    let probes = desired
+        .services
+        .values()
+        .filter_map(|s| Some((s.name.clone(), s.probe.clone()?)))
+        .collect();
+    backend.watch(Watch { fleet: fleet.clone(), probes });
+    let all = |test: fn(&HostView) -> bool| backend.views().values().all(|v| test(v));
+    let until = |test: fn(&HostView) -> bool, at_most| {
+        let bell = &bell;
+        let all = &all;
+        async move {
+            let _ = tokio::time::timeout(at_most, async {
+                while !all(test) {
+                    bell.rung().await;
+                }
+            })
+            .await;
+        }
+    };
+    until(|v| v.seen == Seen::Now, ANSWER).await;
+    let asked = |v: &HostView| v.instances.iter().all(|i| i.health != HealthState::Unknown);
+    until(asked, HEALTH).await;
+    let views = backend.views();
+    let silent = backend.problems();
+    (views, silent)
+}
+
+/// `evenkeel plan --demo`: a world in the terminal, to ask what if.
+fn demo(out: &mut dyn Write) -> Result<Exit, CliError> {
+    let lines = std::io::stdin().lines();
+    let _ = put(out, "a simulated world: two hosts and a service; `help` lists what can happen\n")?;
+    let mut scenario = Scenario::default();
+    let begin = ["host h1 zone=a", "host h2 zone=b", "commit web replicas=3 image=toy:1", "settle"];
+    let begin = begin.into_iter().map(|l| (true, l.to_owned()));
+    let typed = lines.map_while(Result::ok).map(|l| (false, l));
+    for (echo, line) in begin.chain(typed) {
+        if echo {
+            let _ = put(out, &format!("> {line}\n"))?;
+        }
+        if matches!(line.trim(), "quit" | "exit") {
+            break;
+        }
+        let answer = match scenario.line(&line) {
+            Ok(answer) => answer,
+            Err(e) => format!("error: {e}\nhint: try `help`\n"),
+        };
+        let _ = put(out, &answer)?;
+        let _ = out.flush();
+    }
+    Ok(Exit::Fine)
+}
+
+/// Every secret is there and worth nothing: documents are checked where their secrets are not.
+struct AnySecret;
+
+impl Secrets for AnySecret {
+    fn get(&self, name: &str, key: &str) -> Result<Secret, String> {
+        Ok(Secret::new(&format!("(secret {name}/{key})")))
+    }
+}
+
+/// Reads a file or a directory as one source, with paths as they were given.
+fn read(path: &Path) -> Result<Tree, CliError> {
+    let meta = std::fs::metadata(path).map_err(|e| {
+        CliError::new(format!("{}: {e}", path.display()))
+            .hint("give a file or a directory that exists")
+    })?;
+    let limits = source::Limits::default();
+    if meta.is_dir() {
+        let dir = source::dir::Dir::new(path, limits);
+        return dir.read().map_err(|e| CliError { message: e.chain(), hint: e.hint() });
+    }
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let mut tree = Tree {
+        revision: "check".into(),
+        describe: None,
+        files: BTreeMap::new(),
+        skipped: Vec::new(),
+    };
+    if meta.len() > limits.max_file_bytes {
+        let why = format!("larger than {} bytes", limits.max_file_bytes);
+        tree.skipped.push(source::Skipped { path: name, why });
+    } else {
+        let bytes =
+            std::fs::read(path).map_err(|e| CliError::new(format!("{}: {e}", path.display())))?;
+        tree.files.insert(name, bytes);
+    }
+    Ok(tree)
+}
+
+fn nobody() -> Result<OwnerId, CliError> {
+    OwnerId::new("check").map_err(|e| CliError::new(e.to_string()))
+}
+
+/// `evenkeel check`.
+pub fn check(
+    args: &CheckArgs,
+    output: Output,
+    term: Terminal,
+    out: &mut dyn Write,
+) -> Result<Exit, CliError> {
+    let owner = nobody()?;
+    let mut problems: Vec<ProblemView> = Vec::new();
+    for path in &args.paths {
+        let tree = read(path)?;
+        let nothing = Applied::default();
+        let (desired, _) = parse_tree(&tree, &context(&owner, &AnySecret, &nothing));
+        let root = if path.is_dir() { Some(path.as_path()) } else { path.parent() };
+        problems.extend(desired.problems.into_iter().map(|mut p| {
+            if let Some(root) = root {
+                p.path = root.join(&p.path).display().to_string();
+            }
+            ProblemView::from(&p)
+        }));
+    }
+    let _ = print_problems(&problems, output, term, out)?;
+    Ok(Exit::of_check(&problems))
+}
+
+/// `evenkeel render`.
+pub fn render(
+    args: &RenderArgs,
+    output: Output,
+    term: Terminal,
+    out: &mut dyn Write,
+) -> Result<Exit, CliError> {
+    let owner = nobody()?;
+    let tree = read(&args.path)?;
+    let nothing = Applied::default();
+    let (desired, _) = parse_tree(&tree, &context(&owner, &AnySecret, &nothing));
+    if !desired.problems.is_empty() {
+        let problems: Vec<ProblemView> = desired.problems.iter().map(Into::into).collect();
+        let _ = print_problems(&problems, output, term, out)?;
+        return Ok(Exit::Problem);
+    }
+    let wanted = |name| args.service.as_ref().is_none_or(|s| s == name);
+    let mut all = BTreeMap::new();
+    for service in desired.services.values().filter(|s| wanted(&s.name)) {
+        let Some(host) = desired.fleets.get(&service.fleet).and_then(|f| f.hosts.keys().next())
+        else {
+            continue;
+        };
+        let published = service.spec.ports.iter().filter_map(|p| {
+            let host = p.publish?;
+            Some(Published { container: p.container, host, protocol: p.protocol })
+        });
+        let start = Start {
+            host: host.clone(),
+            name: format!("{}_1", service.name).into(),
+            service: service.name.clone(),
+            slot: Slot(1),
+            hash: service.hash,
+            spec: service.spec.clone(),
+            published: published.collect(),
+            stop_signal: service.termination.signal.clone(),
+        };
+        all.insert(start.name.to_string(), rendered(&owner, &service.fleet, &start));
+    }
+    if all.is_empty() {
+        return Err(CliError::new("there is no such service")
+            .hint("`evenkeel render PATH` without --service shows all there are"));
+    }
+    let _ = output::emit(out, output, &all, || {
+        let mut text = serde_json::to_string_pretty(&all).unwrap_or_default();
+        text.push('\n');
+        text
+    })?;
+    Ok(Exit::Fine)
+}
+
+/// `evenkeel crd`.
+pub fn crd(out: &mut dyn Write) -> Result<Exit, CliError> {
+    for (_, text) in evenkeel_crds::crds() {
+        let _ = put(out, &format!("---\n{}\n", text.trim_end()))?;
+    }
+    Ok(Exit::Fine)
+}
+
+/// `evenkeel schema`.
+pub fn schema(args: &SchemaArgs, out: &mut dyn Write) -> Result<Exit, CliError> {
+    let wanted = args.kind.as_deref().unwrap_or("evenkeel").to_lowercase();
+    let file = format!("{wanted}.schema.json");
+    let schemas = evenkeel_crds::json_schemas();
+    let Some((_, text)) = schemas.into_iter().find(|(name, _)| *name == file) else {
+        return Err(CliError::new(format!("there is no kind {wanted:?}"))
+            .hint("the kinds are Fleet, LoadBalancer and ScalingService"));
+    };
+    let _ = put(out, &text)?;
+    Ok(Exit::Fine)
+}
