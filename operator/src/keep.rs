@@ -67,7 +67,7 @@ impl Kept {
         let service = |m: &ServiceMemory| {
             // Taken apart without `..`: what is not kept is named here. Failures in a row are not:
             // after a restart every slot has its first try again.
-            let ServiceMemory { last_good, settled, rollout, quarantined, slots: _ } = m;
+            let ServiceMemory { last_good, known: _, settled, rollout, quarantined, slots: _ } = m;
             KeptService {
                 settled: *settled,
                 good: last_good.as_ref().map(|g| KeptGood {
@@ -95,7 +95,7 @@ impl Kept {
 
 impl StoreKeeper {
     fn file(fleet: &FleetName) -> String {
-        format!("memory-{fleet}.json")
+        format!("memory-{fleet}")
     }
 
     fn restore(&self, kept: Kept) -> Memory {
@@ -107,6 +107,7 @@ impl StoreKeeper {
             let Ok(name) = ServiceName::new(&name) else { continue };
             let service = ServiceMemory {
                 last_good: kept.good.and_then(|g| self.good(&name, g)),
+                known: Vec::new(),
                 settled: kept.settled,
                 rollout: kept.rolling.as_deref().and_then(SpecHash::parse).map(|hash| {
                     RolloutMemory { hash, progressed: Time(0), best: 0, failed: false }

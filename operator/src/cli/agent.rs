@@ -87,6 +87,7 @@ pub async fn run(args: &RunArgs) -> Result<Exit, CliError> {
         SourceChoice::Dir { interval, .. } => ("dir", interval),
     };
     let describe = fetch.describe();
+    let describe = describe.strip_prefix(kind).unwrap_or(&describe).trim_start().to_owned();
     let wall = clock.clone();
     let poller = Poller::new(
         fetch,

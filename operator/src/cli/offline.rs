@@ -26,7 +26,7 @@ use crate::reconcile::Keeper;
 use crate::report::plan_view;
 use crate::report::text::render_plans;
 use crate::report::view::{PlanView, ProblemView};
-use crate::source::load::{context, parse_tree};
+use crate::source::load::{APPLIED, context, parse_tree};
 use crate::source::parse::{Applied, Secrets};
 use crate::source::store::Store;
 use crate::source::{self, Tree};
@@ -70,7 +70,7 @@ pub async fn plan_once(
         state_dir.is_dir().then(|| Store::open(&state_dir)).and_then(Result::ok).map(Arc::new);
     let applied = store
         .as_ref()
-        .and_then(|s| s.load("applied.json").ok().flatten())
+        .and_then(|s| s.load(APPLIED).ok().flatten())
         .and_then(|b| Applied::from_json(&String::from_utf8_lossy(&b)).ok())
         .unwrap_or_default();
     let (desired, _) = parse_tree(&tree, &context(&owner, &*secrets, &applied));

@@ -120,7 +120,10 @@ log-format: json
 #[test]
 fn the_file_fills_in_what_the_flags_leave_open() {
     let cli = with_file(FILE, "run --interval 7s").unwrap();
-    assert_eq!((cli.global.log.as_str(), cli.global.log_format), ("debug", LogFormat::Json));
+    assert_eq!(
+        (cli.global.log.as_deref(), cli.global.log_format),
+        (Some("debug"), LogFormat::Json)
+    );
     let Command::Run(args) = cli.command else { panic!() };
     assert_eq!(args.source.git.as_deref(), Some("https://x/y.git"));
     assert_eq!(args.source.interval, Duration::from_secs(7), "the flag wins");

@@ -29,6 +29,8 @@ pub struct Memory {
 pub struct ServiceMemory {
     /// The last spec whose rollout completed.
     pub last_good: Option<Good>,
+    /// The newest specs that were in force, newest last, to say what changed between them.
+    pub known: Vec<(SpecHash, Arc<InstanceSpec>)>,
     /// How many replicas there were when all was last as desired.
     pub settled: u32,
     /// The rollout under way.

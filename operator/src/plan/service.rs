@@ -277,12 +277,12 @@ impl<'a> Work<'_, 'a> {
         if let Some(from) = self.effective.instead_of {
             return Reason::Rollback { from, to: self.effective.hash };
         }
-        let changes = self
-            .memory
-            .last_good
-            .as_ref()
-            .filter(|good| good.hash != self.effective.hash)
-            .map(|good| explain::changes(&good.spec, &self.effective.spec))
+        let good = self.memory.last_good.as_ref().map(|g| (g.hash, &g.spec));
+        let known = self.memory.known.iter().rev().map(|(hash, spec)| (*hash, spec));
+        let changes = known
+            .chain(good)
+            .find(|(hash, _)| *hash != self.effective.hash)
+            .map(|(_, old)| explain::changes(old, &self.effective.spec))
             .unwrap_or_default();
         Reason::Update { changes, revision: self.input.desired.revision.clone() }
     }
@@ -356,6 +356,11 @@ impl<'a> Work<'_, 'a> {
 
     /// A spec that has been seen to work is the one to come back to.
     fn remember(&mut self, progress: &Progress, out: &mut Plan) {
+        let known = &mut self.memory.known;
+        if known.last().is_none_or(|(hash, _)| *hash != self.effective.hash) {
+            known.push((self.effective.hash, self.effective.spec.clone()));
+            known.drain(..known.len().saturating_sub(2));
+        }
         if !progress.complete {
             return;
         }

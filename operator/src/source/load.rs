@@ -15,8 +15,8 @@ use super::tree::Tree;
 use crate::config::FileSecrets;
 use crate::model::{Desired, OwnerId};
 
-/// The name under which what is in force is kept.
-const APPLIED: &str = "applied.json";
+/// The name in the store under which what is in force is kept.
+pub const APPLIED: &str = "applied";
 /// How often secrets are looked at.
 const SECRETS: Duration = Duration::from_secs(5);
 
