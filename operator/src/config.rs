@@ -78,13 +78,16 @@ fn tempfile_works(dir: &Path) -> bool {
     works
 }
 
+/// By name and key: a digest of what was answered, `None` for nothing.
+type Asked = BTreeMap<(String, String), Option<[u8; 32]>>;
+
 /// Secrets in files and in the environment: `<dir>/<name>/<key>`, `<dir>/<name>.<key>` (as systemd
 /// credentials are laid out), then `EVENKEEL_SECRET_<NAME>_<KEY>`.
 #[derive(Debug, Default)]
 pub struct FileSecrets {
     dir: Option<PathBuf>,
     /// What was answered, to notice a change; a digest, not the value.
-    asked: Mutex<BTreeMap<(String, String), Option<[u8; 32]>>>,
+    asked: Mutex<Asked>,
 }
 
 impl FileSecrets {
@@ -139,11 +142,8 @@ fn read_small(path: &Path) -> Result<String, String> {
     }
     let text = std::fs::read_to_string(path).map_err(|e| format!("{shown}: {e}"))?;
     // Editors and `echo` end a file with a line end that nobody means.
-    Ok(text
-        .strip_suffix('\n')
-        .map(|t| t.strip_suffix('\r').unwrap_or(t))
-        .unwrap_or(&text)
-        .to_owned())
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
 }
 
 impl Secrets for FileSecrets {

@@ -282,7 +282,7 @@ pub struct PlanArgs {
     #[command(flatten)]
     pub agent: AgentArgs,
     /// Ask "what if" in a simulated world: type what happens, read what would be done
-    #[arg(long)]
+    #[arg(long, env = "EVENKEEL_DEMO", hide_env_values = true)]
     pub demo: bool,
 }
 

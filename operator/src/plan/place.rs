@@ -16,10 +16,19 @@ pub(super) struct Placer<'p> {
     spec: &'p InstanceSpec,
     now: Time,
     class: super::shelf::Class,
-    /// For each zone: instances that stay, and its best candidate once that is known.
-    zones: Vec<(u32, Option<Option<Key>>)>,
+    zones: Vec<Zone>,
     /// Of the service on each host: all that take room, and those that stay.
     on_host: BTreeMap<usize, (u32, u32)>,
+}
+
+/// The hosts that share a value of `spreadBy`.
+#[derive(Clone, Copy, Default)]
+struct Zone {
+    /// Instances of the service that stay there.
+    stays: u32,
+    /// Whether `best` is up to date.
+    looked: bool,
+    best: Option<Key>,
 }
 
 impl<'p> Placer<'p> {
@@ -38,15 +47,15 @@ impl<'p> Placer<'p> {
             spec,
             now,
             class,
-            zones: vec![(0, None); zones],
+            zones: vec![Zone::default(); zones],
             on_host: BTreeMap::new(),
         };
         for (member, stays) in members {
             let counts = placer.on_host.entry(member.host).or_default();
             counts.0 += 1;
             counts.1 += u32::from(stays);
-            if let Some(shelf) = board.shelves.get(&placer.class) {
-                placer.zones[shelf.zone(member.host)].0 += u32::from(stays);
+            if let Some(row) = board.shelves.get(&placer.class) {
+                placer.zones[row.zone(member.host)].stays += u32::from(stays);
             }
         }
         placer
@@ -54,24 +63,23 @@ impl<'p> Placer<'p> {
 
     /// The host for one more instance and the ports it publishes there; `None` when no host is left.
     pub(super) fn pick(&mut self, board: &Board<'_>) -> Option<(usize, Vec<Published>)> {
-        let shelf = board.shelves.get(&self.class)?;
+        let row = board.shelves.get(&self.class)?;
         let spread = self.service.placement.spread_by.is_some();
-        for zone in 0..self.zones.len() {
-            if self.zones[zone].1.is_none() {
-                self.zones[zone].1 = Some(self.best(board, shelf, zone));
+        for at in 0..self.zones.len() {
+            if !self.zones[at].looked {
+                let best = self.best(board, row, at);
+                self.zones[at] = Zone { looked: true, best, ..self.zones[at] };
             }
         }
-        let rank = |z: &(u32, Option<Option<Key>>)| {
-            z.1.flatten().map(|key| (key.0, if spread { z.0 } else { 0 }, key))
-        };
-        let zone = (0..self.zones.len())
-            .filter(|z| rank(&self.zones[*z]).is_some())
-            .min_by_key(|z| rank(&self.zones[*z]))?;
-        let (.., index) = self.zones[zone].1.flatten()?;
+        let rank =
+            |zone: &Zone| zone.best.map(|key| (key.0, if spread { zone.stays } else { 0 }, key));
+        let ranked = self.zones.iter().enumerate();
+        let (_, at) = ranked.filter_map(|(at, zone)| Some((rank(zone)?, at))).min()?;
+        let (.., index) = self.zones[at].best?;
         let published = ports(self.service, self.spec, &board.hosts[index])?;
         // The host's load is about to change, and with it who is best in its zone.
-        self.zones[zone].0 += 1;
-        self.zones[zone].1 = None;
+        self.zones[at].stays += 1;
+        self.zones[at].looked = false;
         let counts = self.on_host.entry(index).or_default();
         *counts = (counts.0 + 1, counts.1 + 1);
         Some((index, published))
@@ -79,9 +87,9 @@ impl<'p> Placer<'p> {
 
     /// The best host of a zone that takes the instance. The shelf is in order, so the first one
     /// without an instance of the service wins at once.
-    fn best(&self, board: &Board<'_>, shelf: &Shelf, zone: usize) -> Option<Key> {
+    fn best(&self, board: &Board<'_>, row: &Shelf, zone: usize) -> Option<Key> {
         let mut best: Option<Key> = None;
-        for &(shunned, load, instances, index) in &shelf.zones[zone] {
+        for &(shunned, load, instances, index) in &row.zones[zone] {
             if best.is_some_and(|b| b.0 != shunned) {
                 break;
             }

@@ -40,6 +40,11 @@ impl Default for Verdict {
 }
 
 impl Verdict {
+    /// Nobody has been asked yet about one that ran before we came: it may well be serving.
+    pub(super) fn unasked() -> Self {
+        Self { health: HealthState::Unknown, ..Self::default() }
+    }
+
     pub(super) fn health(&self) -> HealthState {
         self.health
     }
@@ -56,7 +61,7 @@ impl Verdict {
             }
             return;
         }
-        let starting = self.health == HealthState::Starting;
+        let starting = matches!(self.health, HealthState::Unknown | HealthState::Starting);
         if starting && now.since(running_since) < probe.start_period {
             return;
         }

@@ -374,7 +374,7 @@ impl Probes {
 async fn watch(host: Arc<Host>, target: Target) {
     let starting = || {
         let health = host.read(|live| live.ours(&target.id).map(|o| o.verdict.health()));
-        health == Some(HealthState::Starting)
+        matches!(health, Some(HealthState::Unknown | HealthState::Starting))
     };
     let mut n = 0;
     let mut was_starting = starting();

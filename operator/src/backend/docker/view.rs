@@ -12,7 +12,7 @@ use bollard::models::{EventMessage, EventMessageTypeEnum};
 
 use super::instance::{Check, Ours};
 use super::labels::{Me, Whose};
-use super::probe::Target;
+use super::probe::{Target, Verdict};
 use super::wire::{Info, Inspect, Summary};
 use crate::model::{
     HostSpec, HostView, Instance, InstanceId, Probe, Resources, Seen, ServiceName, State, Time,
@@ -215,7 +215,12 @@ impl Live {
             Whose::Ours(identity) => {
                 self.foreign.remove(id);
                 let before = self.ours.remove(id);
-                self.ours.insert(Arc::clone(id), Ours::read(identity, found, before, now));
+                let first = before.is_none() && matches!(self.seen, Seen::Never { .. });
+                let mut ours = Ours::read(identity, found, before, now);
+                if first && ours.state == State::Running {
+                    ours.verdict = Verdict::unasked();
+                }
+                self.ours.insert(Arc::clone(id), ours);
             }
             Whose::Garbled(why) => {
                 self.warn(id, &found.name, &why);
