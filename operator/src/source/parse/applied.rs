@@ -59,8 +59,7 @@ struct Versioned {
 impl Applied {
     /// The text to keep; the same for the same content.
     pub fn to_json(&self) -> String {
-        let form =
-            Form { version: VERSION, foreign: self.foreign, objects: self.objects.clone() };
+        let form = Form { version: VERSION, foreign: self.foreign, objects: self.objects.clone() };
         serde_json::to_string(&form).unwrap_or_default() // strings and numbers always serialise
     }
 

@@ -137,7 +137,8 @@ fn header(root: &Node) -> Header {
         Value::Null => return Header::Empty,
         Value::Map(_) => {}
         Value::List(_) => {
-            let flaw = Flaw::new(root.pos, "expected a document with apiVersion and kind, found a list");
+            let flaw =
+                Flaw::new(root.pos, "expected a document with apiVersion and kind, found a list");
             return Header::Wrong(flaw.hint("separate documents by a line that holds ---"));
         }
         Value::Bool(..) | Value::Number(..) | Value::Text(_) => {
@@ -170,15 +171,20 @@ fn header(root: &Node) -> Header {
     let (group, number) = text.split_once('/').unwrap_or(("", text));
     if group != GROUP {
         if is_slip(text) {
-            let flaw = Flaw::new(version.pos, format!("the apiVersion {} is unknown", quoted(text)));
+            let flaw =
+                Flaw::new(version.pos, format!("the apiVersion {} is unknown", quoted(text)));
             return Header::Wrong(flaw.hint(format!("did you mean \"{API_VERSION}\"?")));
         }
         let ours = |item: &Node| {
             item.get("apiVersion").and_then(Node::text).is_some_and(|v| v.starts_with(GROUP))
         };
-        if kind_text.ends_with("List") && root.get("items").is_some_and(|i| i.items().iter().any(ours)) {
+        if kind_text.ends_with("List")
+            && root.get("items").is_some_and(|i| i.items().iter().any(ours))
+        {
             let flaw = Flaw::new(kind.pos, "a list of documents is not read");
-            return Header::Wrong(flaw.hint("write each item as a document of its own, separated by ---"));
+            return Header::Wrong(
+                flaw.hint("write each item as a document of its own, separated by ---"),
+            );
         }
         return Header::Foreign;
     }
@@ -214,30 +220,35 @@ fn judge(id: Option<&Id>, root: &Node, ctx: &Context<'_>, flaws: &mut Vec<Flaw>)
         Err(why) => flaws.push(Flaw::new(root.pos, format!("cannot be judged: {why}"))),
     }
     let unknown = found.unknown;
-    flaws.append(&mut found.flaws);
+    // A value that is wrong as YAML already is not judged as well.
+    let already: BTreeSet<Pos> = flaws.iter().map(|f| f.pos).collect();
+    flaws.extend(found.flaws.into_iter().filter(|f| !already.contains(&f.pos)));
     unsupported::refuse(kind, root, flaws);
     let approved = lower::annotations(kind, root, flaws);
     let told: BTreeSet<Pos> = flaws.iter().map(|f| f.pos).collect();
 
+    // Without what is wrong the rest can be judged further, so that all problems are told at once.
+    let wrong = Wrong { unknown: &unknown, told: &told };
     let mut later = Vec::new();
-    let placeholder;
-    let id = match id {
-        Some(id) => id,
-        None => {
-            placeholder = Id { kind: KINDS.into_iter().find(|k| *k == kind)?, name: "x".into() };
-            &placeholder
-        }
-    };
+    // A document whose name is wrong is judged like any other, and comes to nothing.
+    let unnamed = || Some(Id { kind: KINDS.into_iter().find(|k| *k == kind)?, name: "x".into() });
+    let id = &id.cloned().or_else(unnamed)?;
     let ready = match id.kind {
-        "Fleet" => fleet(id, root, &unknown, approved, ctx, &mut later),
-        "ScalingService" => service(id, root, &unknown, ctx, &mut later),
+        "Fleet" => fleet(id, root, &wrong, approved, ctx, &mut later),
+        "ScalingService" => service(id, root, &wrong, ctx, &mut later),
         _ => None,
     };
     // What the schema has told of a place is not told twice; and where the schema has told
     // something, that the types cannot be filled is no news.
-    later.retain(|flaw| !told.contains(&flaw.flaw.pos) && !(flaw.types && !told.is_empty()));
+    later.retain(|flaw| !told.contains(&flaw.flaw.pos) && (told.is_empty() || !flaw.types));
     flaws.extend(later.into_iter().map(|l| l.flaw));
     ready.filter(|_| flaws.is_empty())
+}
+
+/// What the schema found: the keys of unknown fields, and every place that it told of.
+struct Wrong<'a> {
+    unknown: &'a BTreeSet<Pos>,
+    told: &'a BTreeSet<Pos>,
 }
 
 /// A flaw found behind the schema.
@@ -247,13 +258,9 @@ struct Later {
     types: bool,
 }
 
-fn typed<T: DeserializeOwned>(
-    root: &Node,
-    unknown: &BTreeSet<Pos>,
-    later: &mut Vec<Later>,
-) -> Option<T> {
+fn typed<T: DeserializeOwned>(root: &Node, wrong: &Wrong<'_>, later: &mut Vec<Later>) -> Option<T> {
     let spec = root.get("spec")?;
-    match serde_path_to_error::deserialize(spec.to_json(unknown)) {
+    match serde_path_to_error::deserialize(spec.to_json(wrong.unknown, wrong.told)) {
         Ok(typed) => Some(typed),
         Err(e) => {
             let pos = spec.locate(&e.path().to_string());
@@ -281,13 +288,13 @@ fn conflicts(root: &Node, found: Vec<evenkeel_crds::Conflict>, later: &mut Vec<L
 fn service(
     id: &Id,
     root: &Node,
-    unknown: &BTreeSet<Pos>,
+    wrong: &Wrong<'_>,
     ctx: &Context<'_>,
     later: &mut Vec<Later>,
 ) -> Option<Ready> {
-    let spec: ScalingServiceSpec = typed(root, unknown, later)?;
+    let spec: ScalingServiceSpec = typed(root, wrong, later)?;
     conflicts(root, spec.conflicts(), later);
-    let text: Arc<str> = stored(id, json!(spec), None).into();
+    let text: Arc<str> = stored(id, &json!(spec), None).into();
     let mut lowering =
         Lowering { document: root, owner: ctx.owner, secrets: ctx.secrets, flaws: Vec::new() };
     let name = ServiceName::new(&id.name).ok()?;
@@ -299,14 +306,14 @@ fn service(
 fn fleet(
     id: &Id,
     root: &Node,
-    unknown: &BTreeSet<Pos>,
+    wrong: &Wrong<'_>,
     approved: Option<String>,
     ctx: &Context<'_>,
     later: &mut Vec<Later>,
 ) -> Option<Ready> {
-    let spec: FleetSpec = typed(root, unknown, later)?;
+    let spec: FleetSpec = typed(root, wrong, later)?;
     conflicts(root, spec.conflicts(), later);
-    let text: Arc<str> = stored(id, json!(spec), approved.as_deref()).into();
+    let text: Arc<str> = stored(id, &json!(spec), approved.as_deref()).into();
     let mut lowering =
         Lowering { document: root, owner: ctx.owner, secrets: ctx.secrets, flaws: Vec::new() };
     let fleet = lowering.fleet(FleetName::new(&id.name).ok()?, spec, approved);
@@ -316,7 +323,7 @@ fn fleet(
 
 /// The document as it is kept: what it means and nothing else, defaults written out, so that a
 /// later version with other defaults reads what was meant then. Secrets are in it as references.
-fn stored(id: &Id, spec: Json, approved: Option<&str>) -> String {
+fn stored(id: &Id, spec: &Json, approved: Option<&str>) -> String {
     let mut metadata = Map::new();
     metadata.insert("name".into(), id.name.as_str().into());
     if let Some(code) = approved {

@@ -53,10 +53,8 @@ impl<'a> Force<'a> {
             let others = objects.split_off(1);
             let Some(mut first) = objects.pop() else { continue };
             for other in &others {
-                let message = format!(
-                    "defined a second time: first at {}",
-                    place(&first.path, first.pos)
-                );
+                let message =
+                    format!("defined a second time: first at {}", place(&first.path, first.pos));
                 let flaw = Flaw::new(other.pos, message)
                     .hint("rename or remove one; until then neither counts");
                 force.problems.push(problem(&other.path, Some(&id), flaw));
@@ -162,7 +160,12 @@ impl<'a> Force<'a> {
             Ok(endpoint) => lower::default_fleet(&endpoint).map(Arc::new),
             Err((why, hint)) => {
                 if let Some((id, ..)) = self.services().into_iter().find(asks) {
-                    self.tell(&id, "spec.fleet", format!("the local engine's address: {why}"), hint);
+                    self.tell(
+                        &id,
+                        "spec.fleet",
+                        format!("spec.fleet: the local engine's address: {why}"),
+                        hint,
+                    );
                 }
                 None
             }
@@ -186,31 +189,25 @@ impl<'a> Force<'a> {
                     .map(|(id, _)| id.name.clone())
                     .collect();
                 let hint = meant(name.as_str(), "fleets", known.iter().map(String::as_str));
-                let message = format!("fleet: no document defines the fleet {name}");
+                let message = format!("spec.fleet: no document defines the fleet {name}");
                 self.tell(id, "spec.fleet", message, Some(hint));
                 return false;
             }
         };
         let constraints = &service.placement.constraints;
-        let alone = constraints.iter().position(|c| !fleet.hosts.values().any(|h| ports::holds(c, h)));
-        let together =
-            fleet.hosts.values().any(|h| constraints.iter().all(|c| ports::holds(c, h)));
+        let alone =
+            constraints.iter().position(|c| !fleet.hosts.values().any(|h| ports::holds(c, h)));
+        let together = fleet.hosts.values().any(|h| constraints.iter().all(|c| ports::holds(c, h)));
         if together {
             return true;
         }
-        let (path, message) = match alone {
-            Some(index) => {
-                let message = format!(
-                    "placement.constraints[{index}]: no host of the fleet {name} is {}",
-                    constraints[index]
-                );
-                (format!("spec.placement.constraints[{index}]"), message)
-            }
-            None => {
-                let message = format!("placement.constraints: no host of the fleet {name} is all of that");
-                ("spec.placement.constraints".to_owned(), message)
-            }
-        };
+        let mut path = "spec.placement.constraints".to_owned();
+        let mut all = "all of that".to_owned();
+        if let Some(index) = alone {
+            path = format!("{path}[{index}]");
+            all = constraints[index].to_string();
+        }
+        let message = format!("{path}: no host of the fleet {name} is {all}");
         let hint = alone.map(|index| {
             let label = constraints[index].label.as_str();
             label_hint(label, &fleet)
@@ -252,7 +249,7 @@ impl<'a> Force<'a> {
     fn hold_publishers(&mut self) {
         for (id, service, held) in self.services() {
             if !held && service.spec.ports.iter().any(|p| p.publish.is_some()) {
-                let message = "ports: held until the other clashes of ports are resolved";
+                let message = "spec.ports: held until the other clashes of ports are resolved";
                 self.tell(&id, "spec.ports", message.into(), None);
                 self.hold(&id);
             }
@@ -264,10 +261,10 @@ impl<'a> Force<'a> {
             last if last == c.first => format!("{last}"),
             last => format!("{} to {last}", c.first),
         };
-        let path = format!("ports[{}].publish", claim.port);
+        let path = format!("spec.ports[{}].publish", claim.port);
         let message = if claim.service == other.service {
             format!(
-                "{path}: {} meets ports[{}].publish ({}): on one host each instance takes the next port",
+                "{path}: {} meets spec.ports[{}].publish ({}): on one host each instance takes the next port",
                 range(claim),
                 other.port,
                 range(other)
@@ -275,23 +272,33 @@ impl<'a> Force<'a> {
         } else {
             let other_id = service_id(&other.service);
             let entry = self.entries.get(&other_id);
-            let at = entry.and_then(|e| e.object.as_ref()).map(|object| {
-                let pos = object.root.locate(&format!("spec.ports[{}].publish", other.port));
-                format!(" at {}", place(&object.path, pos))
-            });
-            let held = if entry.is_some_and(|e| e.held) { ", by its last good document" } else { "" };
+            let source = match entry {
+                Some(Entry { held: true, .. }) => {
+                    let stored = self.ctx.previous.objects.get(&other_id.key());
+                    let path = stored.map_or("", |d| d.path.as_str());
+                    format!(", by its last good document in {}", super::node::shown_path(path))
+                }
+                Some(Entry { object: Some(object), .. }) => {
+                    let field = format!("spec.ports[{}].publish", other.port);
+                    format!(" at {}", place(&object.path, object.root.locate(&field)))
+                }
+                Some(Entry { object: None, .. }) | None => String::new(),
+            };
             format!(
-                "{path}: {} on the host {host} is also published by {} {} ({}{held}{})",
+                "{path}: {} on the host {host} is also published by {} {} ({}{source})",
                 range(claim),
                 other_id.kind,
                 other.service,
                 range(other),
-                at.unwrap_or_default(),
             )
         };
-        let hint = "instances on one host count up from publish: leave room for all of them, set \
-                    placement.maxPerHost, or keep the services on different hosts";
-        self.tell(id, &format!("spec.{path}"), message, Some(hint.into()));
+        let hint = if claim.first == claim.last && other.first == other.last {
+            "choose another port, or keep the services on different hosts by placement.constraints"
+        } else {
+            "instances on one host count up from publish: leave room for all of them, set \
+             placement.maxPerHost, or keep the services on different hosts"
+        };
+        self.tell(id, &path, message, Some(hint.into()));
     }
 
     fn finish(self, fleets: BTreeMap<FleetName, Arc<Fleet>>) -> InForce {

@@ -23,9 +23,8 @@ pub(super) fn image(text: &str) -> Result<(), Wrong> {
         None => (text, None),
     };
     if let Some(digest) = digest {
-        let hex = |s: &str, n| {
-            s.len() == n && s.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-        };
+        let hex =
+            |s: &str, n| s.len() == n && s.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         let fits = match digest.split_once(':') {
             Some(("sha256", d)) => hex(d, 64),
             Some(("sha384", d)) => hex(d, 96),
@@ -56,8 +55,9 @@ pub(super) fn image(text: &str) -> Result<(), Wrong> {
             );
         }
     }
-    let is_domain =
-        |s: &str| s.contains(['.', ':']) || s == "localhost" || s.bytes().any(|b| b.is_ascii_uppercase());
+    let is_domain = |s: &str| {
+        s.contains(['.', ':']) || s == "localhost" || s.bytes().any(|b| b.is_ascii_uppercase())
+    };
     let (domain, path) = match name.split_once('/') {
         Some((first, rest)) if is_domain(first) => (Some(first), rest),
         _ => (None, name),
@@ -102,7 +102,8 @@ fn is_image_part(part: &str) -> bool {
         let dashes = rest.len() - rest.trim_start_matches('-').len();
         rest = if dashes > 0 {
             &rest[dashes..]
-        } else if let Some(rest) = rest.strip_prefix("__").or_else(|| rest.strip_prefix(['_', '.'])) {
+        } else if let Some(rest) = rest.strip_prefix("__").or_else(|| rest.strip_prefix(['_', '.']))
+        {
             rest
         } else {
             return false;
@@ -150,7 +151,9 @@ pub(super) fn network(text: &str) -> Result<(), Wrong> {
             "publish ports instead",
         ),
         "none" => wrong("the network none cannot be used: nothing could reach the instances"),
-        "default" => wrong_so("the network default cannot be used", "write bridge, or leave networks out"),
+        "default" => {
+            wrong_so("the network default cannot be used", "write bridge, or leave networks out")
+        }
         "ingress" => wrong("the network ingress belongs to swarm mode"),
         "." | ".." => wrong("not a network name"),
         _ => Ok(()),
@@ -168,7 +171,10 @@ pub(super) fn endpoint(text: &str) -> Result<Endpoint, Wrong> {
             return wrong_so("a tcp endpoint takes no user", "use tls, or ssh://user@host");
         }
         let Some((host, port)) = authority.rsplit_once(':') else {
-            return wrong_so("the endpoint has no port", "write tcp://host:2376, or 2375 without TLS");
+            return wrong_so(
+                "the endpoint has no port",
+                "write tcp://host:2376, or 2375 without TLS",
+            );
         };
         if !is_host(host) || !is_port(port) {
             return wrong("the endpoint is not tcp://host:port");
@@ -224,8 +230,15 @@ mod tests {
     fn image_references_are_those_of_the_engine() {
         let digest = format!("a@sha256:{}", "0".repeat(64));
         for good in [
-            "nginx", "nginx:1.28", "library/nginx", "registry.example:5000/simple-server:1.4.2",
-            "localhost/a", "localhost:5000/a/b:c", "a__b/c--d/e.f_g:X", "EXAMPLE/a", &digest,
+            "nginx",
+            "nginx:1.28",
+            "library/nginx",
+            "registry.example:5000/simple-server:1.4.2",
+            "localhost/a",
+            "localhost:5000/a/b:c",
+            "a__b/c--d/e.f_g:X",
+            "EXAMPLE/a",
+            &digest,
         ] {
             assert_eq!(image(good), Ok(()), "{good}");
         }
@@ -255,15 +268,29 @@ mod tests {
     #[test]
     fn endpoints_cannot_smuggle_options_or_passwords() {
         for good in [
-            "unix:///var/run/docker.sock", "tcp://10.0.0.1:2376", "tcp://[::1]:2376", "ssh://h3",
-            "ssh://root@h3:22", "ssh://my_user@bastion_1",
+            "unix:///var/run/docker.sock",
+            "tcp://10.0.0.1:2376",
+            "tcp://[::1]:2376",
+            "ssh://h3",
+            "ssh://root@h3:22",
+            "ssh://my_user@bastion_1",
         ] {
             endpoint(good).expect(good);
         }
         for bad in [
-            "http://h", "tcp://h", "tcp://u:p@h:1", "tcp://h:0", "tcp://h:70000", "tcp://:2376",
-            "ssh://-oProxyCommand=x", "ssh://-u@h", "ssh://u:p@h", "ssh://a@b@h", "ssh://",
-            "unix:///a/../b", "unix://a",
+            "http://h",
+            "tcp://h",
+            "tcp://u:p@h:1",
+            "tcp://h:0",
+            "tcp://h:70000",
+            "tcp://:2376",
+            "ssh://-oProxyCommand=x",
+            "ssh://-u@h",
+            "ssh://u:p@h",
+            "ssh://a@b@h",
+            "ssh://",
+            "unix:///a/../b",
+            "unix://a",
         ] {
             endpoint(bad).expect_err(bad);
         }

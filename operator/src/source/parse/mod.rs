@@ -174,9 +174,8 @@ pub fn parse(
 /// # Errors
 /// What is wrong with it by the rules of this version.
 pub fn service_from_document(json: &str, ctx: &Context<'_>) -> Result<Service, DocumentError> {
-    let (id, ready) = document::restore(json, ctx).map_err(|flaws| DocumentError {
-        flaws: flaws.into_iter().map(|f| f.message).collect(),
-    })?;
+    let (id, ready) = document::restore(json, ctx)
+        .map_err(|flaws| DocumentError { flaws: flaws.into_iter().map(|f| f.message).collect() })?;
     match ready.meaning {
         Meaning::Service(service) => Ok((*service).clone()),
         Meaning::Fleet(_) => {

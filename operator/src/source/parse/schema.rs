@@ -4,6 +4,7 @@
 //! notices: a new keyword cannot go unchecked.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
 use std::sync::LazyLock;
 
 use regex::Regex;
@@ -86,8 +87,15 @@ fn compile(rule: &Json) -> Result<Schema, String> {
         let text = || value.as_str().map(str::to_owned).ok_or_else(bad);
         let boxed = || compile(value).map(Box::new);
         match keyword.as_str() {
-            "$schema" | "$comment" | "title" | "description" | "default" | "format" | "then"
-            | "x-kubernetes-list-type" | "x-kubernetes-list-map-keys" => {}
+            "$schema"
+            | "$comment"
+            | "title"
+            | "description"
+            | "default"
+            | "format"
+            | "then"
+            | "x-kubernetes-list-type"
+            | "x-kubernetes-list-map-keys" => {}
             "type" => {
                 let one = value.as_str().map(|_| std::slice::from_ref(value));
                 let names = one.or(value.as_array().map(Vec::as_slice)).ok_or_else(bad)?;
@@ -114,16 +122,21 @@ fn compile(rule: &Json) -> Result<Schema, String> {
                 }
             }
             "additionalProperties" => {
-                out.additional = match value {
-                    Json::Bool(false) => Additional::Refused,
-                    _ => Additional::Of(boxed()?),
+                out.additional = if *value == Json::Bool(false) {
+                    Additional::Refused
+                } else {
+                    Additional::Of(boxed()?)
                 };
             }
             "propertyNames" => out.names = Some(boxed()?),
             "items" => out.items = Some(boxed()?),
             "oneOf" => {
                 let branches = value.as_array().ok_or_else(bad)?.iter();
-                out.exactly_one = branches.map(only_required).collect::<Option<Vec<_>>>().ok_or_else(bad)?.concat();
+                out.exactly_one = branches
+                    .map(only_required)
+                    .collect::<Option<Vec<_>>>()
+                    .ok_or_else(bad)?
+                    .concat();
             }
             "dependencies" => {
                 for (field, others) in value.as_object().ok_or_else(bad)? {
@@ -206,8 +219,7 @@ impl Schema {
         }
         let expected = match (&self.pattern_message, self.types.as_slice()) {
             // It says which text and which number are meant.
-            (Some(message), [_, _, ..]) => message.clone(),
-            (Some(message), [Type::Text]) => message.clone(),
+            (Some(message), [_, _, ..] | [Type::Text]) => message.clone(),
             (_, [only, ..]) => format!("expected {}", only.name()),
             (_, []) => String::new(),
         };
@@ -228,23 +240,23 @@ impl Schema {
                 Some(p) if !p.is_match(text) => None,
                 _ => Some(format!("quote it: \"{}\"", super::node::shown(text))),
             },
-            Value::Text(text) if takes(Type::Boolean) => {
-                match text.to_lowercase().as_str() {
-                    "yes" | "on" | "y" | "true" => Some("write true, without quotes".into()),
-                    "no" | "off" | "n" | "false" => Some("write false, without quotes".into()),
-                    _ => Some("write true or false".into()),
-                }
-            }
+            Value::Text(text) if takes(Type::Boolean) => match text.to_lowercase().as_str() {
+                "yes" | "on" | "y" | "true" => Some("write true, without quotes".into()),
+                "no" | "off" | "n" | "false" => Some("write false, without quotes".into()),
+                _ => Some("write true or false".into()),
+            },
             Value::Text(text) if takes(Type::Integer) => {
                 text.parse::<i64>().ok().map(|n| format!("write {n}, without quotes"))
             }
-            Value::Map(_) if takes(Type::Array) => {
-                Some("begin each entry with '- '".into())
-            }
+            Value::Map(_) if takes(Type::Array) => Some("begin each entry with '- '".into()),
             Value::Text(_) | Value::Number(..) if takes(Type::Array) => {
                 Some(format!("a list of one is written [{}]", node.plain()))
             }
-            _ => None,
+            Value::Bool(..)
+            | Value::Number(..)
+            | Value::Text(_)
+            | Value::List(_)
+            | Value::Map(_) => None,
         }
     }
 
@@ -257,9 +269,14 @@ impl Schema {
         out: &mut Findings,
     ) {
         let digits = text.trim_start_matches(['+', '-']);
-        if digits.len() > 1 && digits.bytes().all(|b| b.is_ascii_digit()) && digits.starts_with('0') {
+        if digits.len() > 1 && digits.bytes().all(|b| b.is_ascii_digit()) && digits.starts_with('0')
+        {
             let message = format!("{text} could be meant as octal or as decimal");
-            let hint = format!("write {} or 0o{}", digits.trim_start_matches('0'), digits.trim_start_matches('0'));
+            let hint = format!(
+                "write {} or 0o{}",
+                digits.trim_start_matches('0'),
+                digits.trim_start_matches('0')
+            );
             out.flaws.push(Flaw::new(node.pos, separated(path, &message)).hint(hint));
             return;
         }
@@ -286,7 +303,9 @@ impl Schema {
         }
         let same = |variant: &Json| match &node.value {
             Value::Text(text) => variant.as_str() == Some(text),
-            Value::Number(number, _) => variant.as_i64().is_some() && variant.as_i64() == number.as_i64(),
+            Value::Number(number, _) => {
+                variant.as_i64().is_some() && variant.as_i64() == number.as_i64()
+            }
             Value::Null | Value::Bool(..) | Value::List(_) | Value::Map(_) => false,
         };
         if self.variants.iter().any(same) {
@@ -317,7 +336,8 @@ impl Schema {
             return;
         }
         if self.pattern.as_ref().is_some_and(|p| !p.is_match(text)) {
-            let expected = self.pattern_message.as_deref().unwrap_or("has a form that is not taken");
+            let expected =
+                self.pattern_message.as_deref().unwrap_or("has a form that is not taken");
             flaw(out, node.pos, path, &format!("{expected}, found {}", quoted(text)));
         }
     }
@@ -341,7 +361,7 @@ impl Schema {
         let most = usize::try_from(max.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
         for (index, item) in items.iter().enumerate().take(most) {
             let length = path.len();
-            path.push_str(&format!("[{index}]"));
+            let _ = write!(path, "[{index}]");
             rule.check(item, path, out);
             path.truncate(length);
         }

@@ -15,7 +15,7 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span, StrInput, Tag};
 use serde_json::Number;
 
 use super::Limits;
-use super::node::{Field, Flaw, Node, Pos, Value, quoted, shown};
+use super::node::{Field, Flaw, Node, Pos, Value, printable, quoted, shown};
 
 /// One document of a file.
 #[derive(Debug)]
@@ -41,6 +41,8 @@ const MAX_ERRORS: usize = 20;
 
 /// Flaws told for one document beside its syntax error.
 const MAX_FLAWS: usize = 100;
+
+const TEMPLATE: &str = "where this is a template: evenkeel reads only what a template has rendered";
 
 /// Every document of a file. The file's own problems are documents without content.
 pub(super) fn read(bytes: &[u8], limits: &Limits) -> Vec<Doc> {
@@ -76,12 +78,17 @@ fn text<'a>(bytes: &'a [u8], limits: &Limits) -> Result<&'a str, Flaw> {
     Ok(text)
 }
 
+fn too_deep(limits: &Limits) -> String {
+    format!("nested deeper than {} levels", limits.depth)
+}
+
 /// The byte offsets at which lines begin; a line ends with `\n`, `\r\n` or `\r`.
 fn line_starts(text: &str) -> impl Iterator<Item = usize> {
     let bytes = text.as_bytes();
-    let ends = bytes.iter().enumerate().filter(|(at, b)| {
-        **b == b'\n' || (**b == b'\r' && bytes.get(at + 1) != Some(&b'\n'))
-    });
+    let ends = bytes
+        .iter()
+        .enumerate()
+        .filter(|(at, b)| **b == b'\n' || (**b == b'\r' && bytes.get(at + 1) != Some(&b'\n')));
     std::iter::once(0).chain(ends.map(|(at, _)| at + 1))
 }
 
@@ -202,16 +209,19 @@ impl<'a, 'o> Reader<'a, 'o> {
     }
 
     fn explain(&self, pos: Pos, line: usize, info: &str) -> Flaw {
-        let info = info.trim_end_matches('.');
-        let flaw = Flaw::new(pos, format!("not valid YAML: {}", shown(&info.to_lowercase())));
+        if info == "recursion limit exceeded" {
+            return Flaw::new(pos, too_deep(self.limits));
+        }
+        let info: String = info.chars().take(300).flat_map(printable).collect();
+        let flaw = Flaw::new(pos, format!("not valid YAML: {}", info.trim_end_matches('.')));
         let at = line_starts(self.text).nth(line.saturating_sub(1)).unwrap_or_default();
         let text = self.text.get(at..).and_then(|t| t.lines().next()).unwrap_or_default();
         let indent = &text[..text.len() - text.trim_start_matches([' ', '\t']).len()];
         if indent.contains('\t') {
             flaw.hint("indent with spaces: YAML takes no tabs there")
         } else if text.contains("{{") {
-            flaw.hint("this looks like a template; evenkeel reads only what a template has rendered")
-        } else if ["<<<<<<<", "=======", ">>>>>>>"].iter().any(|m| text.starts_with(m)) {
+            flaw.hint(TEMPLATE)
+        } else if self.text.starts_with("<<<<<<< ") || self.text.contains("\n<<<<<<< ") {
             flaw.hint("this looks like an unresolved merge conflict")
         } else {
             flaw
@@ -279,7 +289,9 @@ impl<'a, 'o> Reader<'a, 'o> {
                 self.remember(anchor, &node, 1)?;
                 if key {
                     let flaw = Flaw::new(pos, "merge keys (<<) are not supported");
-                    self.flaw(flaw.hint("write the fields out, or use an alias for one whole value"));
+                    self.flaw(
+                        flaw.hint("write the fields out, or use an alias for one whole value"),
+                    );
                     self.refuse_key();
                 } else {
                     self.place(node, 1);
@@ -304,7 +316,8 @@ impl<'a, 'o> Reader<'a, 'o> {
             Event::Alias(id) => {
                 let pos = self.pos(span.start);
                 let Some((node, size)) = self.anchors.get(&id).cloned() else {
-                    let flaw = Flaw::new(pos, "an alias of something that is not complete before it");
+                    let flaw =
+                        Flaw::new(pos, "an alias of something that is not complete before it");
                     let line = span.start.line();
                     return Err(self.lose(flaw, Stop::Document { line }));
                 };
@@ -332,9 +345,8 @@ impl<'a, 'o> Reader<'a, 'o> {
             self.refuse_tag(tag, pos);
         }
         if self.stack.len() >= self.limits.depth {
-            let message = format!("nested deeper than {} levels", self.limits.depth);
-            let line = span.start.line();
-            return Err(self.lose(Flaw::new(pos, message), Stop::Document { line }));
+            let (flaw, line) = (Flaw::new(pos, too_deep(self.limits)), span.start.line());
+            return Err(self.lose(flaw, Stop::Document { line }));
         }
         self.stack.push(Frame { pos, anchor, size: 1, kind });
         Ok(())
@@ -396,7 +408,10 @@ impl<'a, 'o> Reader<'a, 'o> {
     fn scalar(&mut self, text: Cow<'_, str>, plain: bool, pos: Pos) -> Node {
         if text.len() > self.limits.scalar_bytes {
             let most = self.limits.scalar_bytes;
-            self.flaw(Flaw::new(pos, format!("a text of {} bytes, and {most} are the most", text.len())));
+            self.flaw(Flaw::new(
+                pos,
+                format!("a text of {} bytes, and {most} are the most", text.len()),
+            ));
             return Node { pos, value: Value::Text(String::new()) };
         }
         if text.contains('\0') {
@@ -439,9 +454,14 @@ impl<'a, 'o> Reader<'a, 'o> {
                 self.flaw(flaw.hint(format!("quote it: \"{}\"", shown(&text))));
                 text
             }
-            Value::Null | Value::List(_) | Value::Map(_) => {
+            Value::Map(_) => {
+                self.flaw(Flaw::new(pos, "a key must be text").hint(TEMPLATE));
+                self.refuse_key();
+                return;
+            }
+            Value::Null | Value::List(_) => {
                 let flaw = Flaw::new(pos, "a key must be text");
-                self.flaw(flaw.hint("a text that begins with '{', '[' or '*' needs quotes"));
+                self.flaw(flaw.hint("quote it"));
                 self.refuse_key();
                 return;
             }
