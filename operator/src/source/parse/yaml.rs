@@ -155,6 +155,8 @@ enum Pending {
 struct Reader<'a, 'o> {
     parser: Parser<'a, StrInput<'a>>,
     text: &'a str,
+    /// The last character of `text` that does not end a line.
+    last: Pos,
     lines_before: usize,
     limits: &'a Limits,
     /// Nodes of the whole file, expanded ones included.
@@ -177,9 +179,13 @@ impl<'a, 'o> Reader<'a, 'o> {
         nodes: usize,
         out: &'o mut Vec<Doc>,
     ) -> Self {
+        let end = text.trim_end_matches(['\n', '\r']);
+        let (last, start) = line_starts(end).enumerate().last().unwrap_or((0, 0));
+        let columns = end.get(start..).unwrap_or_default().chars().count();
         Self {
             parser: Parser::new_from_str(text),
             text,
+            last: Pos { line: last + 1, column: columns.max(1) },
             lines_before,
             limits,
             nodes,
@@ -199,7 +205,7 @@ impl<'a, 'o> Reader<'a, 'o> {
                 None => return Ok(()),
                 Some(Ok((event, span))) => self.event(event, span)?,
                 Some(Err(e)) => {
-                    let pos = self.inside(*e.marker());
+                    let pos = self.pos(*e.marker());
                     let line = e.marker().line();
                     let flaw = self.explain(pos, line, e.info());
                     return Err(self.lose(flaw, Stop::Document { line }));
@@ -228,19 +234,11 @@ impl<'a, 'o> Reader<'a, 'o> {
         }
     }
 
+    /// The place of a mark; where the scanner points behind the end, the last character.
     fn pos(&self, mark: Marker) -> Pos {
-        Pos { line: self.lines_before + mark.line(), column: mark.col() + 1 }
-    }
-
-    /// The same, moved back to the last character where the scanner points behind the end.
-    fn inside(&self, mark: Marker) -> Pos {
-        let text = self.text.trim_end_matches(['\n', '\r']);
-        let (last, start) = line_starts(text).enumerate().last().unwrap_or((0, 0));
-        if mark.line() <= last + 1 {
-            return self.pos(mark);
-        }
-        let column = text.get(start..).unwrap_or_default().chars().count();
-        Pos { line: self.lines_before + last + 1, column: column.max(1) }
+        let place = Pos { line: mark.line(), column: mark.col() + 1 };
+        let Pos { line, column } = if place.line > self.last.line { self.last } else { place };
+        Pos { line: self.lines_before + line, column }
     }
 
     /// Gives up the document under way; what was read of it may still tell whose it is.

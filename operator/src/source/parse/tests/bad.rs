@@ -55,6 +55,13 @@ fn yaml_that_is_none() {
                hint: this looks like an unresolved merge conflict",
         ),
         (
+            raw("? "),
+            "a.yaml:1:1: apiVersion is missing
+             hint: write apiVersion: evenkeel.dev/v1alpha1
+             a.yaml:1:2: a key must be text
+             hint: quote it",
+        ),
+        (
             raw("- a\n- b"),
             "a.yaml:1:1: expected a document with apiVersion and kind, found a list
                hint: separate documents by a line that holds ---",
