@@ -102,7 +102,6 @@ pub(super) fn sort(
     if more > 0 {
         flaws.push(Flaw::new(root.pos, format!("and {more} more problems in this document")));
     }
-    let sound = flaws.is_empty() && complete;
     for flaw in flaws {
         tell(id.as_ref(), flaw);
     }
@@ -110,7 +109,6 @@ pub(super) fn sort(
         None => Sorted::Lost,
         Some(id) => {
             let pos = root.locate("metadata.name");
-            let ready = ready.filter(|_| sound);
             Sorted::Object(Box::new(Object { id, path: Rc::clone(path), pos, root, ready }))
         }
     }

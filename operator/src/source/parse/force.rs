@@ -181,6 +181,8 @@ impl<'a> Force<'a> {
             // The fleet's own problem says enough.
             (Some(None), _) => return false,
             (None, Some(fleet)) if name.as_str() == DEFAULT_FLEET => Arc::clone(fleet),
+            // Told by `default_fleet`.
+            (None, None) if name.as_str() == DEFAULT_FLEET => return false,
             (None, _) => {
                 let known: Vec<String> = self
                     .entries
@@ -333,6 +335,7 @@ impl<'a> Force<'a> {
                 Meaning::Fleet(_) => None,
             });
             let service = service.filter(|s| out.fleets.contains_key(&s.fleet));
+            // Neither in force nor held would mean: to be removed.
             if entry.held || service.is_none() {
                 out.held.insert(name.clone());
             }

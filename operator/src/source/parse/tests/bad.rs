@@ -41,6 +41,10 @@ fn yaml_that_is_none() {
         ),
         (raw("%YAML 1.2\n"), "a.yaml:1:9: not valid YAML: did not find expected <document start>"),
         (raw("a: *b"), "a.yaml:1:4: not valid YAML: while parsing node, found unknown anchor"),
+        (
+            raw("apiVersion: v1\nkind: &x A\n---\napiVersion: v1\nkind: *x"),
+            "a.yaml:5:7: an alias of something that is not complete before it",
+        ),
         (raw("a: &x [*x]"), "a.yaml:1:8: an alias of something that is not complete before it"),
         (
             raw("spec: {{ .Values.spec }}"),

@@ -285,3 +285,50 @@ fn problems_are_lines_in_the_order_of_the_files() {
     );
     assert_eq!(render_problems(&[], "x"), "no problems\n");
 }
+
+#[test]
+fn the_local_engine_is_where_the_caller_says() {
+    let owner = owner();
+    let with = |default_endpoint| {
+        let previous = Applied::default();
+        let ctx = Context {
+            owner: &owner,
+            secrets: &NoSecrets,
+            previous: &previous,
+            limits: Limits::default(),
+            default_endpoint,
+        };
+        parse("r", &files(&[("web.yaml", &service("{image: a}"))]), &[], &ctx).0
+    };
+    for endpoint in ["unix:///run/user/1000/docker.sock", "/run/user/1000/docker.sock"] {
+        let desired = with(endpoint);
+        let host = desired.fleets[&FleetName::of_default()].hosts.values().next().unwrap();
+        assert_eq!(host.endpoint, Endpoint::Unix { path: "/run/user/1000/docker.sock".into() });
+    }
+    let desired = with("http://x");
+    assert_eq!((desired.services.len(), desired.held.len()), (0, 1));
+    assert_eq!(
+        desired.problems.iter().map(|p| p.message.as_str()).collect::<Vec<_>>(),
+        [
+            "ScalingService web: spec.fleet: the local engine's address: expected unix:///path, tcp://host:port or ssh://[user@]host[:port]"
+        ]
+    );
+}
+
+#[test]
+fn a_udp_port_is_no_tcp_port_and_two_fleets_may_share_a_host() {
+    let publishes = |name: &str, on: &str, protocol: &str, replicas: u32| {
+        let port = format!("{{name: x, containerPort: 1, publish: 53, protocol: {protocol}}}");
+        service(&format!("{{image: a, fleet: {on}, replicas: {replicas}, ports: [{port}]}}"))
+            .replace("web", name)
+    };
+    let (desired, _) = parse_files(&[
+        ("a.yaml", &fleet("one", "[{name: h1, endpoint: \"unix:///s\"}]")),
+        ("b.yaml", &fleet("two", "[{name: other, endpoint: \"unix:///s\"}]")),
+        ("c.yaml", &publishes("a", "one", "tcp", 9)),
+        ("d.yaml", &publishes("b", "one", "udp", 1)),
+        ("e.yaml", &publishes("c", "two", "udp", 1)),
+    ]);
+    let told: Vec<_> = desired.problems.iter().map(|p| p.path.as_str()).collect();
+    assert_eq!(told, ["d.yaml", "e.yaml"]);
+}

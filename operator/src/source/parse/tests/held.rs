@@ -79,6 +79,9 @@ fn a_file_that_is_no_yaml_holds_what_it_defined_and_lets_the_rest_of_it_live() {
         &format!("{}---\n\"\n---\n{}", web("c"), api("c")),
         "api image=c · web image=c",
     );
+    // What follows a mistake may have been anything: what is gone from such a file is not gone.
+    let alone = web("d").replace("spec:", "spec: [");
+    story.then("all.yaml", &alone, "api (held) image=c · web (held) image=c");
     story.then("all.yaml", "\u{0}", "api (held) image=c · web (held) image=c");
     let desired = story.then("all.yaml", "- [", "api (held) image=c · web (held) image=c");
     assert_eq!(desired.problems.len(), 1);
@@ -198,6 +201,7 @@ fn who_takes_a_port_from_a_running_service_waits() {
         &publishes("api", "a", 80),
         "api (held) nothing · web (held) image=a",
     );
+    assert_eq!(desired.problems.len(), 2, "web is told of its own mistake only");
     let told = desired.problems.iter().find(|p| p.path == "api.yaml").unwrap();
     assert!(told.message.ends_with(
         "80 on the host local is also published by ScalingService web (80, by its last good document in web.yaml)"
