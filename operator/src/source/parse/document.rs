@@ -102,7 +102,6 @@ pub(super) fn sort(
     if more > 0 {
         flaws.push(Flaw::new(root.pos, format!("and {more} more problems in this document")));
     }
-    let sound = flaws.is_empty() && complete;
     for flaw in flaws {
         tell(id.as_ref(), flaw);
     }
@@ -110,7 +109,6 @@ pub(super) fn sort(
         None => Sorted::Lost,
         Some(id) => {
             let pos = root.locate("metadata.name");
-            let ready = ready.filter(|_| sound);
             Sorted::Object(Box::new(Object { id, path: Rc::clone(path), pos, root, ready }))
         }
     }
@@ -220,30 +218,35 @@ fn judge(id: Option<&Id>, root: &Node, ctx: &Context<'_>, flaws: &mut Vec<Flaw>)
         Err(why) => flaws.push(Flaw::new(root.pos, format!("cannot be judged: {why}"))),
     }
     let unknown = found.unknown;
-    flaws.append(&mut found.flaws);
+    // A value that is wrong as YAML already is not judged as well.
+    let already: BTreeSet<Pos> = flaws.iter().map(|f| f.pos).collect();
+    flaws.extend(found.flaws.into_iter().filter(|f| !already.contains(&f.pos)));
     unsupported::refuse(kind, root, flaws);
     let approved = lower::annotations(kind, root, flaws);
     let told: BTreeSet<Pos> = flaws.iter().map(|f| f.pos).collect();
 
+    // Without what is wrong the rest can be judged further, so that all problems are told at once.
+    let wrong = Wrong { unknown: &unknown, told: &told };
     let mut later = Vec::new();
-    let placeholder;
-    let id = match id {
-        Some(id) => id,
-        None => {
-            placeholder = Id { kind: KINDS.into_iter().find(|k| *k == kind)?, name: "x".into() };
-            &placeholder
-        }
-    };
+    // A document whose name is wrong is judged like any other, and comes to nothing.
+    let unnamed = || Some(Id { kind: KINDS.into_iter().find(|k| *k == kind)?, name: "x".into() });
+    let id = &id.cloned().or_else(unnamed)?;
     let ready = match id.kind {
-        "Fleet" => fleet(id, root, &unknown, approved, ctx, &mut later),
-        "ScalingService" => service(id, root, &unknown, ctx, &mut later),
+        "Fleet" => fleet(id, root, &wrong, approved, ctx, &mut later),
+        "ScalingService" => service(id, root, &wrong, ctx, &mut later),
         _ => None,
     };
     // What the schema has told of a place is not told twice; and where the schema has told
     // something, that the types cannot be filled is no news.
-    later.retain(|flaw| !told.contains(&flaw.flaw.pos) && !(flaw.types && !told.is_empty()));
+    later.retain(|flaw| !told.contains(&flaw.flaw.pos) && (told.is_empty() || !flaw.types));
     flaws.extend(later.into_iter().map(|l| l.flaw));
     ready.filter(|_| flaws.is_empty())
+}
+
+/// What the schema found: the keys of unknown fields, and every place that it told of.
+struct Wrong<'a> {
+    unknown: &'a BTreeSet<Pos>,
+    told: &'a BTreeSet<Pos>,
 }
 
 /// A flaw found behind the schema.
@@ -253,13 +256,9 @@ struct Later {
     types: bool,
 }
 
-fn typed<T: DeserializeOwned>(
-    root: &Node,
-    unknown: &BTreeSet<Pos>,
-    later: &mut Vec<Later>,
-) -> Option<T> {
+fn typed<T: DeserializeOwned>(root: &Node, wrong: &Wrong<'_>, later: &mut Vec<Later>) -> Option<T> {
     let spec = root.get("spec")?;
-    match serde_path_to_error::deserialize(spec.to_json(unknown)) {
+    match serde_path_to_error::deserialize(spec.to_json(wrong.unknown, wrong.told)) {
         Ok(typed) => Some(typed),
         Err(e) => {
             let pos = spec.locate(&e.path().to_string());
@@ -287,13 +286,13 @@ fn conflicts(root: &Node, found: Vec<evenkeel_crds::Conflict>, later: &mut Vec<L
 fn service(
     id: &Id,
     root: &Node,
-    unknown: &BTreeSet<Pos>,
+    wrong: &Wrong<'_>,
     ctx: &Context<'_>,
     later: &mut Vec<Later>,
 ) -> Option<Ready> {
-    let spec: ScalingServiceSpec = typed(root, unknown, later)?;
+    let spec: ScalingServiceSpec = typed(root, wrong, later)?;
     conflicts(root, spec.conflicts(), later);
-    let text: Arc<str> = stored(id, json!(spec), None).into();
+    let text: Arc<str> = stored(id, &json!(spec), None).into();
     let mut lowering =
         Lowering { document: root, owner: ctx.owner, secrets: ctx.secrets, flaws: Vec::new() };
     let name = ServiceName::new(&id.name).ok()?;
@@ -305,14 +304,14 @@ fn service(
 fn fleet(
     id: &Id,
     root: &Node,
-    unknown: &BTreeSet<Pos>,
+    wrong: &Wrong<'_>,
     approved: Option<String>,
     ctx: &Context<'_>,
     later: &mut Vec<Later>,
 ) -> Option<Ready> {
-    let spec: FleetSpec = typed(root, unknown, later)?;
+    let spec: FleetSpec = typed(root, wrong, later)?;
     conflicts(root, spec.conflicts(), later);
-    let text: Arc<str> = stored(id, json!(spec), approved.as_deref()).into();
+    let text: Arc<str> = stored(id, &json!(spec), approved.as_deref()).into();
     let mut lowering =
         Lowering { document: root, owner: ctx.owner, secrets: ctx.secrets, flaws: Vec::new() };
     let fleet = lowering.fleet(FleetName::new(&id.name).ok()?, spec, approved);
@@ -322,7 +321,7 @@ fn fleet(
 
 /// The document as it is kept: what it means and nothing else, defaults written out, so that a
 /// later version with other defaults reads what was meant then. Secrets are in it as references.
-fn stored(id: &Id, spec: Json, approved: Option<&str>) -> String {
+fn stored(id: &Id, spec: &Json, approved: Option<&str>) -> String {
     let mut metadata = Map::new();
     metadata.insert("name".into(), id.name.as_str().into());
     if let Some(code) = approved {

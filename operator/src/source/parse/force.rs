@@ -163,7 +163,7 @@ impl<'a> Force<'a> {
                     self.tell(
                         &id,
                         "spec.fleet",
-                        format!("the local engine's address: {why}"),
+                        format!("spec.fleet: the local engine's address: {why}"),
                         hint,
                     );
                 }
@@ -181,6 +181,8 @@ impl<'a> Force<'a> {
             // The fleet's own problem says enough.
             (Some(None), _) => return false,
             (None, Some(fleet)) if name.as_str() == DEFAULT_FLEET => Arc::clone(fleet),
+            // Told by `default_fleet`.
+            (None, None) if name.as_str() == DEFAULT_FLEET => return false,
             (None, _) => {
                 let known: Vec<String> = self
                     .entries
@@ -189,7 +191,7 @@ impl<'a> Force<'a> {
                     .map(|(id, _)| id.name.clone())
                     .collect();
                 let hint = meant(name.as_str(), "fleets", known.iter().map(String::as_str));
-                let message = format!("fleet: no document defines the fleet {name}");
+                let message = format!("spec.fleet: no document defines the fleet {name}");
                 self.tell(id, "spec.fleet", message, Some(hint));
                 return false;
             }
@@ -201,20 +203,13 @@ impl<'a> Force<'a> {
         if together {
             return true;
         }
-        let (path, message) = match alone {
-            Some(index) => {
-                let message = format!(
-                    "placement.constraints[{index}]: no host of the fleet {name} is {}",
-                    constraints[index]
-                );
-                (format!("spec.placement.constraints[{index}]"), message)
-            }
-            None => {
-                let message =
-                    format!("placement.constraints: no host of the fleet {name} is all of that");
-                ("spec.placement.constraints".to_owned(), message)
-            }
-        };
+        let mut path = "spec.placement.constraints".to_owned();
+        let mut all = "all of that".to_owned();
+        if let Some(index) = alone {
+            path = format!("{path}[{index}]");
+            all = constraints[index].to_string();
+        }
+        let message = format!("{path}: no host of the fleet {name} is {all}");
         let hint = alone.map(|index| {
             let label = constraints[index].label.as_str();
             label_hint(label, &fleet)
@@ -256,7 +251,7 @@ impl<'a> Force<'a> {
     fn hold_publishers(&mut self) {
         for (id, service, held) in self.services() {
             if !held && service.spec.ports.iter().any(|p| p.publish.is_some()) {
-                let message = "ports: held until the other clashes of ports are resolved";
+                let message = "spec.ports: held until the other clashes of ports are resolved";
                 self.tell(&id, "spec.ports", message.into(), None);
                 self.hold(&id);
             }
@@ -268,10 +263,10 @@ impl<'a> Force<'a> {
             last if last == c.first => format!("{last}"),
             last => format!("{} to {last}", c.first),
         };
-        let path = format!("ports[{}].publish", claim.port);
+        let path = format!("spec.ports[{}].publish", claim.port);
         let message = if claim.service == other.service {
             format!(
-                "{path}: {} meets ports[{}].publish ({}): on one host each instance takes the next port",
+                "{path}: {} meets spec.ports[{}].publish ({}): on one host each instance takes the next port",
                 range(claim),
                 other.port,
                 range(other)
@@ -279,24 +274,33 @@ impl<'a> Force<'a> {
         } else {
             let other_id = service_id(&other.service);
             let entry = self.entries.get(&other_id);
-            let at = entry.and_then(|e| e.object.as_ref()).map(|object| {
-                let pos = object.root.locate(&format!("spec.ports[{}].publish", other.port));
-                format!(" at {}", place(&object.path, pos))
-            });
-            let held =
-                if entry.is_some_and(|e| e.held) { ", by its last good document" } else { "" };
+            let source = match entry {
+                Some(Entry { held: true, .. }) => {
+                    let stored = self.ctx.previous.objects.get(&other_id.key());
+                    let path = stored.map_or("", |d| d.path.as_str());
+                    format!(", by its last good document in {}", super::node::shown_path(path))
+                }
+                Some(Entry { object: Some(object), .. }) => {
+                    let field = format!("spec.ports[{}].publish", other.port);
+                    format!(" at {}", place(&object.path, object.root.locate(&field)))
+                }
+                Some(Entry { object: None, .. }) | None => String::new(),
+            };
             format!(
-                "{path}: {} on the host {host} is also published by {} {} ({}{held}{})",
+                "{path}: {} on the host {host} is also published by {} {} ({}{source})",
                 range(claim),
                 other_id.kind,
                 other.service,
                 range(other),
-                at.unwrap_or_default(),
             )
         };
-        let hint = "instances on one host count up from publish: leave room for all of them, set \
-                    placement.maxPerHost, or keep the services on different hosts";
-        self.tell(id, &format!("spec.{path}"), message, Some(hint.into()));
+        let hint = if claim.first == claim.last && other.first == other.last {
+            "choose another port, or keep the services on different hosts by placement.constraints"
+        } else {
+            "instances on one host count up from publish: leave room for all of them, set \
+             placement.maxPerHost, or keep the services on different hosts"
+        };
+        self.tell(id, &path, message, Some(hint.into()));
     }
 
     fn finish(self, fleets: BTreeMap<FleetName, Arc<Fleet>>) -> InForce {
@@ -331,6 +335,7 @@ impl<'a> Force<'a> {
                 Meaning::Fleet(_) => None,
             });
             let service = service.filter(|s| out.fleets.contains_key(&s.fleet));
+            // Neither in force nor held would mean: to be removed.
             if entry.held || service.is_none() {
                 out.held.insert(name.clone());
             }

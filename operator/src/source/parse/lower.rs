@@ -39,8 +39,7 @@ pub(super) struct Lowering<'a> {
 
 impl Lowering<'_> {
     fn flaw(&mut self, path: &str, message: impl std::fmt::Display) {
-        let message = format!("{}: {message}", path.trim_start_matches("spec."));
-        self.flaws.push(Flaw::new(self.document.locate(path), message));
+        self.flaws.push(Flaw::new(self.document.locate(path), format!("{path}: {message}")));
     }
 
     fn judge(&mut self, path: &str, judged: Result<(), form::Wrong>) {
@@ -97,7 +96,8 @@ impl Lowering<'_> {
         } = spec;
         let fleet = FleetName::new(&fleet).map_err(|e| self.flaw("spec.fleet", e)).ok()?;
         self.judge("spec.image", form::image(&image));
-        let ports = self.ports(ports, replicas);
+        let most_on_a_host = placement.max_per_host.unwrap_or(replicas).min(replicas);
+        let ports = self.ports(ports, most_on_a_host);
         let (probe, healthcheck) = self.health(health, &ports);
         let spec = InstanceSpec {
             image,
@@ -118,7 +118,7 @@ impl Lowering<'_> {
             hash: SpecHash::of(self.owner, &spec),
             spec: Arc::new(spec),
             probe,
-            placement: self.placement(placement),
+            placement: lower_placement(placement),
             rollout: self.rollout(&rollout),
             termination: self.termination(termination),
             replace_after: self.duration("spec.onHostLost.replaceAfter", replace_after, true),
@@ -160,17 +160,17 @@ impl Lowering<'_> {
         out
     }
 
-    fn ports(&mut self, ports: Vec<api::ContainerPort>, replicas: u32) -> Vec<Port> {
+    fn ports(&mut self, ports: Vec<api::ContainerPort>, instances: u32) -> Vec<Port> {
         let mut out = Vec::with_capacity(ports.len());
         for (index, port) in ports.into_iter().enumerate() {
             let api::ContainerPort { name, container_port, protocol, publish } = port;
-            let last = publish.map(|first| u32::from(first) + replicas.saturating_sub(1));
+            let last = publish.map(|first| u32::from(first) + instances.saturating_sub(1));
             if let Some(last) = last.filter(|last| *last > u32::from(u16::MAX)) {
                 let first = publish.unwrap_or_default();
                 let path = format!("spec.ports[{index}].publish");
                 self.flaw(
                     &path,
-                    format!("{replicas} replicas would publish {first} to {last}, and 65535 is the last port"),
+                    format!("{instances} instances on one host would publish {first} to {last}, and 65535 is the last port"),
                 );
             }
             let protocol = match protocol {
@@ -301,26 +301,6 @@ impl Lowering<'_> {
         Some(declared.container)
     }
 
-    fn placement(&mut self, placement: api::Placement) -> Placement {
-        let api::Placement { constraints, spread_by, packing, max_per_host } = placement;
-        let constraints = constraints
-            .into_iter()
-            .map(|c| Constraint {
-                label: c.key().to_owned(),
-                equal: match c.operator() {
-                    api::Operator::Equal => true,
-                    api::Operator::NotEqual => false,
-                },
-                value: c.value().to_owned(),
-            })
-            .collect();
-        let packing = match packing {
-            api::Packing::Spread => Packing::Spread,
-            api::Packing::Binpack => Packing::Binpack,
-        };
-        Placement { constraints, spread_by, max_per_host, packing }
-    }
-
     fn rollout(&mut self, rollout: &api::Rollout) -> Rollout {
         let api::Rollout {
             max_surge,
@@ -431,6 +411,26 @@ impl Lowering<'_> {
         };
         Some(HostSpec { name, endpoint, address, labels, state })
     }
+}
+
+fn lower_placement(placement: api::Placement) -> Placement {
+    let api::Placement { constraints, spread_by, packing, max_per_host } = placement;
+    let constraints = constraints
+        .into_iter()
+        .map(|c| Constraint {
+            label: c.key().to_owned(),
+            equal: match c.operator() {
+                api::Operator::Equal => true,
+                api::Operator::NotEqual => false,
+            },
+            value: c.value().to_owned(),
+        })
+        .collect();
+    let packing = match packing {
+        api::Packing::Spread => Packing::Spread,
+        api::Packing::Binpack => Packing::Binpack,
+    };
+    Placement { constraints, spread_by, max_per_host, packing }
 }
 
 fn some(words: Vec<String>) -> Option<Vec<String>> {

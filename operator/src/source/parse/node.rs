@@ -78,21 +78,25 @@ impl Node {
         Self { pos: Pos::default(), value }
     }
 
-    /// The value without places, and without the fields whose keys stand at one of `without`.
-    pub(super) fn to_json(&self, without: &BTreeSet<Pos>) -> Json {
+    /// The value without places, and without the fields that are known to be wrong: those whose
+    /// keys stand at one of `unknown`, and those whose plain values stand at one of `wrong`.
+    pub(super) fn to_json(&self, unknown: &BTreeSet<Pos>, wrong: &BTreeSet<Pos>) -> Json {
+        let good = |field: &&Field| {
+            let nested = matches!(field.value.value, Value::List(_) | Value::Map(_));
+            !unknown.contains(&field.pos) && (nested || !wrong.contains(&field.value.pos))
+        };
         match &self.value {
             Value::Null => Json::Null,
             Value::Bool(b, _) => Json::Bool(*b),
             Value::Number(n, _) => Json::Number(n.clone()),
             Value::Text(s) => Json::String(s.clone()),
-            Value::List(items) => items.iter().map(|i| i.to_json(without)).collect(),
-            Value::Map(fields) => Json::Object(
-                fields
-                    .iter()
-                    .filter(|f| !without.contains(&f.pos))
-                    .map(|f| (f.key.clone(), f.value.to_json(without)))
-                    .collect::<Map<_, _>>(),
-            ),
+            Value::List(items) => items.iter().map(|i| i.to_json(unknown, wrong)).collect(),
+            Value::Map(fields) => fields
+                .iter()
+                .filter(good)
+                .map(|f| (f.key.clone(), f.value.to_json(unknown, wrong)))
+                .collect::<Map<_, _>>()
+                .into(),
         }
     }
 

@@ -37,14 +37,16 @@ pub(super) fn holds(constraint: &Constraint, host: &HostSpec) -> bool {
     (label == Some(constraint.value.as_str())) == constraint.equal
 }
 
+/// What decides on which hosts a service may run.
+type Class<'a> = (&'a FleetName, &'a [Constraint]);
+
 /// Every clash, each claim that begins inside another with the one that reaches furthest.
 pub(super) fn clashes(
     services: &BTreeMap<ServiceName, Arc<Service>>,
     fleets: &BTreeMap<FleetName, Arc<Fleet>>,
 ) -> BTreeSet<Clash> {
     // Services of one class may run on the same hosts.
-    let mut classes: BTreeMap<(&FleetName, &[Constraint]), Vec<(Protocol, Claim)>> =
-        BTreeMap::new();
+    let mut classes: BTreeMap<Class<'_>, Vec<(Protocol, Claim)>> = BTreeMap::new();
     for service in services.values() {
         let claims = claims(service);
         if !claims.is_empty() {

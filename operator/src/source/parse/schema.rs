@@ -4,6 +4,7 @@
 //! notices: a new keyword cannot go unchecked.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
 use std::sync::LazyLock;
 
 use regex::Regex;
@@ -121,9 +122,10 @@ fn compile(rule: &Json) -> Result<Schema, String> {
                 }
             }
             "additionalProperties" => {
-                out.additional = match value {
-                    Json::Bool(false) => Additional::Refused,
-                    _ => Additional::Of(boxed()?),
+                out.additional = if *value == Json::Bool(false) {
+                    Additional::Refused
+                } else {
+                    Additional::Of(boxed()?)
                 };
             }
             "propertyNames" => out.names = Some(boxed()?),
@@ -217,8 +219,7 @@ impl Schema {
         }
         let expected = match (&self.pattern_message, self.types.as_slice()) {
             // It says which text and which number are meant.
-            (Some(message), [_, _, ..]) => message.clone(),
-            (Some(message), [Type::Text]) => message.clone(),
+            (Some(message), [_, _, ..] | [Type::Text]) => message.clone(),
             (_, [only, ..]) => format!("expected {}", only.name()),
             (_, []) => String::new(),
         };
@@ -251,7 +252,11 @@ impl Schema {
             Value::Text(_) | Value::Number(..) if takes(Type::Array) => {
                 Some(format!("a list of one is written [{}]", node.plain()))
             }
-            _ => None,
+            Value::Bool(..)
+            | Value::Number(..)
+            | Value::Text(_)
+            | Value::List(_)
+            | Value::Map(_) => None,
         }
     }
 
@@ -356,7 +361,7 @@ impl Schema {
         let most = usize::try_from(max.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
         for (index, item) in items.iter().enumerate().take(most) {
             let length = path.len();
-            path.push_str(&format!("[{index}]"));
+            let _ = write!(path, "[{index}]");
             rule.check(item, path, out);
             path.truncate(length);
         }

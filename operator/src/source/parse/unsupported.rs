@@ -2,12 +2,14 @@
 //!
 //! Whoever makes one of these work deletes its line, and the lowering then has to answer for it.
 
+use std::fmt::Write;
+
 use super::node::{Flaw, Node, Value};
 
 /// One thing that is not done yet.
 struct NotYet {
     kind: &'static str,
-    /// Fields from the root; `*` is every entry of a list. Empty for the kind itself.
+    /// Fields from the root; `*` is every entry of a list. `kind` is the document as a whole.
     path: &'static [&'static str],
     when: When,
     reason: &'static str,
@@ -28,7 +30,7 @@ const LEAVE_OUT: &str = "leave it out until a later version does it";
 
 #[rustfmt::skip] // one line, one thing
 const TABLE: &[NotYet] = &[
-    NotYet { kind: "LoadBalancer", path: &[], when: When::Given, reason: "load balancers are not run yet", hint: "leave the document out until a later version does it" },
+    NotYet { kind: "LoadBalancer", path: &["kind"], when: When::Given, reason: "load balancers are not run yet", hint: "leave the document out until a later version does it" },
     NotYet { kind: "ScalingService", path: &["spec", "routes"], when: When::NotEmpty, reason: "there are no load balancers yet to route", hint: LEAVE_OUT },
     NotYet { kind: "ScalingService", path: &["spec", "discovery"], when: When::NotEmpty, reason: "nothing is registered in a service catalogue yet", hint: LEAVE_OUT },
     NotYet { kind: "Fleet", path: &["spec", "discovery"], when: When::Given, reason: "no service catalogue is used yet", hint: LEAVE_OUT },
@@ -46,8 +48,7 @@ pub(super) fn refuse(kind: &str, document: &Node, out: &mut Vec<Flaw>) {
 fn visit(entry: &NotYet, node: &Node, rest: &[&str], path: &mut String, out: &mut Vec<Flaw>) {
     let Some((step, rest)) = rest.split_first() else {
         if asked(&entry.when, &node.value) {
-            let what = if path.is_empty() { entry.kind } else { path.as_str() };
-            let message = format!("{what} is not implemented yet: {}", entry.reason);
+            let message = format!("{path} is not implemented yet: {}", entry.reason);
             out.push(Flaw::new(node.pos, message).hint(entry.hint));
         }
         return;
@@ -55,7 +56,7 @@ fn visit(entry: &NotYet, node: &Node, rest: &[&str], path: &mut String, out: &mu
     let length = path.len();
     if *step == "*" {
         for (index, item) in node.items().iter().enumerate() {
-            path.push_str(&format!("[{index}]"));
+            let _ = write!(path, "[{index}]");
             visit(entry, item, rest, path, out);
             path.truncate(length);
         }
@@ -75,10 +76,10 @@ fn asked(when: &When, value: &Value) -> bool {
         (When::Given, _) => true,
         (When::NotEmpty, Value::List(items)) => !items.is_empty(),
         (When::NotEmpty, Value::Map(fields)) => !fields.is_empty(),
-        (When::NotEmpty, _) => false, // of the wrong type, which the schema says
         (When::Lacks(names), Value::Map(fields)) => {
             names.iter().any(|name| fields.iter().all(|f| f.key != *name))
         }
-        (When::Lacks(_), _) => false,
+        // Of the wrong type, which the schema says.
+        (When::NotEmpty | When::Lacks(_), _) => false,
     }
 }

@@ -15,7 +15,7 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span, StrInput, Tag};
 use serde_json::Number;
 
 use super::Limits;
-use super::node::{Field, Flaw, Node, Pos, Value, quoted, shown};
+use super::node::{Field, Flaw, Node, Pos, Value, printable, quoted, shown};
 
 /// One document of a file.
 #[derive(Debug)]
@@ -41,6 +41,8 @@ const MAX_ERRORS: usize = 20;
 
 /// Flaws told for one document beside its syntax error.
 const MAX_FLAWS: usize = 100;
+
+const TEMPLATE: &str = "where this is a template: evenkeel reads only what a template has rendered";
 
 /// Every document of a file. The file's own problems are documents without content.
 pub(super) fn read(bytes: &[u8], limits: &Limits) -> Vec<Doc> {
@@ -74,6 +76,10 @@ fn text<'a>(bytes: &'a [u8], limits: &Limits) -> Result<&'a str, Flaw> {
         return Err(Flaw::new(place(at), message).hint("it is not a text file, or is damaged"));
     }
     Ok(text)
+}
+
+fn too_deep(limits: &Limits) -> String {
+    format!("nested deeper than {} levels", limits.depth)
 }
 
 /// The byte offsets at which lines begin; a line ends with `\n`, `\r\n` or `\r`.
@@ -149,6 +155,8 @@ enum Pending {
 struct Reader<'a, 'o> {
     parser: Parser<'a, StrInput<'a>>,
     text: &'a str,
+    /// The last character of `text` that does not end a line.
+    last: Pos,
     lines_before: usize,
     limits: &'a Limits,
     /// Nodes of the whole file, expanded ones included.
@@ -171,9 +179,13 @@ impl<'a, 'o> Reader<'a, 'o> {
         nodes: usize,
         out: &'o mut Vec<Doc>,
     ) -> Self {
+        let end = text.trim_end_matches(['\n', '\r']);
+        let (last, start) = line_starts(end).enumerate().last().unwrap_or((0, 0));
+        let columns = end.get(start..).unwrap_or_default().chars().count();
         Self {
             parser: Parser::new_from_str(text),
             text,
+            last: Pos { line: last + 1, column: columns.max(1) },
             lines_before,
             limits,
             nodes,
@@ -193,7 +205,7 @@ impl<'a, 'o> Reader<'a, 'o> {
                 None => return Ok(()),
                 Some(Ok((event, span))) => self.event(event, span)?,
                 Some(Err(e)) => {
-                    let pos = self.inside(*e.marker());
+                    let pos = self.pos(*e.marker());
                     let line = e.marker().line();
                     let flaw = self.explain(pos, line, e.info());
                     return Err(self.lose(flaw, Stop::Document { line }));
@@ -203,37 +215,30 @@ impl<'a, 'o> Reader<'a, 'o> {
     }
 
     fn explain(&self, pos: Pos, line: usize, info: &str) -> Flaw {
-        let info = info.trim_end_matches('.');
-        let flaw = Flaw::new(pos, format!("not valid YAML: {}", shown(&info.to_lowercase())));
+        if info == "recursion limit exceeded" {
+            return Flaw::new(pos, too_deep(self.limits));
+        }
+        let info: String = info.chars().take(300).flat_map(printable).collect();
+        let flaw = Flaw::new(pos, format!("not valid YAML: {}", info.trim_end_matches('.')));
         let at = line_starts(self.text).nth(line.saturating_sub(1)).unwrap_or_default();
         let text = self.text.get(at..).and_then(|t| t.lines().next()).unwrap_or_default();
         let indent = &text[..text.len() - text.trim_start_matches([' ', '\t']).len()];
         if indent.contains('\t') {
             flaw.hint("indent with spaces: YAML takes no tabs there")
         } else if text.contains("{{") {
-            flaw.hint(
-                "this looks like a template; evenkeel reads only what a template has rendered",
-            )
-        } else if ["<<<<<<<", "=======", ">>>>>>>"].iter().any(|m| text.starts_with(m)) {
+            flaw.hint(TEMPLATE)
+        } else if self.text.starts_with("<<<<<<< ") || self.text.contains("\n<<<<<<< ") {
             flaw.hint("this looks like an unresolved merge conflict")
         } else {
             flaw
         }
     }
 
+    /// The place of a mark; where the scanner points behind the end, the last character.
     fn pos(&self, mark: Marker) -> Pos {
-        Pos { line: self.lines_before + mark.line(), column: mark.col() + 1 }
-    }
-
-    /// The same, moved back to the last character where the scanner points behind the end.
-    fn inside(&self, mark: Marker) -> Pos {
-        let text = self.text.trim_end_matches(['\n', '\r']);
-        let (last, start) = line_starts(text).enumerate().last().unwrap_or((0, 0));
-        if mark.line() <= last + 1 {
-            return self.pos(mark);
-        }
-        let column = text.get(start..).unwrap_or_default().chars().count();
-        Pos { line: self.lines_before + last + 1, column: column.max(1) }
+        let place = Pos { line: mark.line(), column: mark.col() + 1 };
+        let Pos { line, column } = if place.line > self.last.line { self.last } else { place };
+        Pos { line: self.lines_before + line, column }
     }
 
     /// Gives up the document under way; what was read of it may still tell whose it is.
@@ -338,9 +343,8 @@ impl<'a, 'o> Reader<'a, 'o> {
             self.refuse_tag(tag, pos);
         }
         if self.stack.len() >= self.limits.depth {
-            let message = format!("nested deeper than {} levels", self.limits.depth);
-            let line = span.start.line();
-            return Err(self.lose(Flaw::new(pos, message), Stop::Document { line }));
+            let (flaw, line) = (Flaw::new(pos, too_deep(self.limits)), span.start.line());
+            return Err(self.lose(flaw, Stop::Document { line }));
         }
         self.stack.push(Frame { pos, anchor, size: 1, kind });
         Ok(())
@@ -448,9 +452,14 @@ impl<'a, 'o> Reader<'a, 'o> {
                 self.flaw(flaw.hint(format!("quote it: \"{}\"", shown(&text))));
                 text
             }
-            Value::Null | Value::List(_) | Value::Map(_) => {
+            Value::Map(_) => {
+                self.flaw(Flaw::new(pos, "a key must be text").hint(TEMPLATE));
+                self.refuse_key();
+                return;
+            }
+            Value::Null | Value::List(_) => {
                 let flaw = Flaw::new(pos, "a key must be text");
-                self.flaw(flaw.hint("a text that begins with '{', '[' or '*' needs quotes"));
+                self.flaw(flaw.hint("quote it"));
                 self.refuse_key();
                 return;
             }
