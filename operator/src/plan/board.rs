@@ -61,6 +61,7 @@ pub(super) struct Board<'a> {
     pub(super) hosts: Vec<Host<'a>>,
     /// The fleet's services in the order of their names.
     pub(super) services: Vec<&'a Service>,
+    index: Index,
     /// The members of each, in the same order.
     pub(super) members: Vec<Vec<Member<'a>>>,
     /// Members of services that the fleet does not ask for.
@@ -87,6 +88,7 @@ impl<'a> Board<'a> {
             fleet: input.fleet,
             hosts: Vec::with_capacity(input.fleet.hosts.len()),
             members: services.iter().map(|s| Vec::with_capacity(s.replicas as usize + 1)).collect(),
+            index: Index::new(&services),
             services,
             orphans: BTreeMap::new(),
             never_seen: Vec::new(),
@@ -189,9 +191,9 @@ impl<'a> Board<'a> {
             host.take(resources);
             host.ports.extend(ports);
         }
-        match self.services.binary_search_by(|s| s.name.cmp(service)) {
-            Ok(index) => self.members[index].push(member),
-            Err(_) => self.orphans.entry(service).or_default().push(member),
+        match self.index.find(service, &self.services) {
+            Some(index) => self.members[index].push(member),
+            None => self.orphans.entry(service).or_default().push(member),
         }
     }
 
@@ -234,6 +236,32 @@ impl<'a> Board<'a> {
             out.wait(Subject::Host((*host).clone()), Why::Abandoned { count: *count }, None);
         }
     }
+}
+
+/// Finds a service by its name. Names are compared by a fixed digest first: a hundred thousand
+/// instances are looked up in every pass, and comparing texts all over memory is most of its time.
+struct Index(Vec<(u64, usize)>);
+
+impl Index {
+    fn new(services: &[&Service]) -> Self {
+        let digests = services.iter().enumerate().map(|(at, s)| (digest(&s.name), at));
+        let mut all: Vec<(u64, usize)> = digests.collect();
+        all.sort_unstable();
+        Self(all)
+    }
+
+    fn find(&self, name: &ServiceName, services: &[&Service]) -> Option<usize> {
+        let digest = digest(name);
+        let from = self.0.partition_point(|(d, _)| *d < digest);
+        let alike = self.0[from..].iter().take_while(|(d, _)| *d == digest);
+        alike.map(|(_, at)| *at).find(|at| services[*at].name == *name)
+    }
+}
+
+/// FNV-1a.
+fn digest(name: &ServiceName) -> u64 {
+    let bytes = name.as_str().bytes();
+    bytes.fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
 }
 
 impl Member<'_> {

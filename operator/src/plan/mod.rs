@@ -62,21 +62,19 @@ pub fn plan(input: &Input<'_>) -> Plan {
 /// Services that are neither desired nor held nor running any more are forgotten.
 fn forget(input: &Input<'_>, out: &mut Plan) {
     let running = |name: &ServiceName| {
-        out.services.contains_key(name)
-            || out.steps.iter().any(|p| p.step.service() == Some(name))
+        out.steps.iter().any(|p| p.step.service() == Some(name))
             || input.world.hosts.values().any(|h| h.instances.iter().any(|i| &i.service == name))
     };
-    let gone: Vec<Note> = input
-        .memory
-        .services
-        .keys()
-        .filter(|name| {
-            input.desired.services.get(*name).is_none_or(|s| s.fleet != input.fleet.name)
-                && !input.desired.held.contains(*name)
-                && !running(name)
-        })
-        .map(|name| Note::Forget(name.clone()))
-        .collect();
+    // Both are in the order of names: one walk over the two instead of a search for each.
+    let mut planned = out.services.keys().peekable();
+    let mut gone = Vec::new();
+    for name in input.memory.services.keys() {
+        while planned.next_if(|p| *p < name).is_some() {}
+        let wanted = planned.peek() == Some(&name) || input.desired.held.contains(name);
+        if !wanted && !running(name) {
+            gone.push(Note::Forget(name.clone()));
+        }
+    }
     out.notes.extend(gone);
 }
 
