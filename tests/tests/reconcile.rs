@@ -10,16 +10,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use evenkeel::backend::{Backend as _, Watch};
 use evenkeel::bell::Doorbell;
 use evenkeel::clock::Clock;
 use evenkeel::fake::backend::FakeBackend;
 use evenkeel::fake::make;
 use evenkeel::model::{
-    Desired, Fleet, FleetName, HostName, InstanceId, Limits, Memory, Phase, Planned, Revision,
-    Service, State,
+    Desired, Fleet, FleetName, HostName, InstanceId, InstanceSpec, Limits, Memory, OwnerId, Phase,
+    Planned, Revision, Service, State,
 };
 use evenkeel::reconcile::{Keeper, Reconciler, Witness};
 use evenkeel::report::PassReport;
+use evenkeel_tests::conformance::{Oracle, conformance};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -229,4 +231,52 @@ async fn a_failing_step_is_tried_again_with_pauses_and_recovers_without_a_commit
     }
     rig.until_ready("recovered").await;
     assert_eq!(rig.running().len(), 2);
+}
+
+/// The simulated engine from outside.
+struct Outside(Arc<FakeBackend>);
+
+#[async_trait::async_trait]
+impl Oracle for Outside {
+    fn host(&self) -> HostName {
+        HostName::new("h1").unwrap()
+    }
+    fn owner(&self) -> OwnerId {
+        OwnerId::new("sim").unwrap()
+    }
+    fn spec(&self) -> InstanceSpec {
+        InstanceSpec { image: "instant".into(), ..InstanceSpec::default() }
+    }
+    async fn kill(&self, id: &str) {
+        let id = InstanceId(id.into());
+        self.0.with(&self.host(), |h| {
+            h.with(&id, |c| c.instance.state = State::Exited { code: 137, out_of_memory: false });
+        });
+    }
+    async fn state(&self, id: &str) -> Option<bool> {
+        let id = InstanceId(id.into());
+        let state = |h: &mut evenkeel::fake::host::SimHost| {
+            let ours = h.containers.get(&id).map(|c| c.instance.state == State::Running);
+            ours.or_else(|| h.has_stranger(&id).then_some(true))
+        };
+        self.0.with(&self.host(), state).flatten()
+    }
+    async fn count(&self) -> usize {
+        self.0.with(&self.host(), |h| h.containers.len()).unwrap_or(0)
+    }
+    async fn foreign(&self, name: &str, _: BTreeMap<String, String>) -> (String, String) {
+        let id = self.0.with(&self.host(), |h| h.add_stranger(name)).unwrap();
+        (id.0.to_string(), name.to_owned())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_simulated_backend_keeps_the_contract_of_real_ones() {
+    let backend = Arc::new(FakeBackend::new(Doorbell::new(), Clock::real()));
+    let fleet = desired(Vec::new()).fleets.values().next().unwrap().clone();
+    backend.watch(Watch { fleet, probes: BTreeMap::new() });
+    let mut life = JoinSet::new();
+    let living = backend.clone();
+    life.spawn(async move { living.live().await });
+    conformance(&*backend, &Outside(backend.clone()), "sim").await;
 }

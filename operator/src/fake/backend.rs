@@ -98,12 +98,13 @@ impl Backend for FakeBackend {
         let mut inner = self.lock();
         inner.next_id += 1;
         let id = InstanceId(format!("{:012x}", inner.next_id).into());
-        let outcome = inner
-            .hosts
-            .get_mut(step.host())
-            .map_or_else(|| Err("no such host".into()), |h| h.apply(step, id, Fate::Done, now));
+        let outcome = inner.hosts.get_mut(step.host()).map(|h| h.apply(step, id, Fate::Done, now));
         drop(inner);
         self.bell.ring();
-        outcome.map_err(|why| PortError::new(step.to_string(), Remedy::Retry, why))
+        match outcome {
+            Some(Ok(())) => Ok(()),
+            Some(Err(e)) => Err(PortError::new(step.to_string(), e.remedy, e.why)),
+            None => Err(PortError::new(step.to_string(), Remedy::Retry, "there is no such host")),
+        }
     }
 }

@@ -1,12 +1,14 @@
 //! One simulated host: an engine with containers that behave as their image's name says.
 //!
 //! `…bad…` never becomes healthy, `…crash…` exits a second after its start, `…slow…` takes ten
-//! seconds to become healthy; every other image is healthy after half a second.
+//! seconds to become healthy, `…instant…` is healthy at once; every other image is healthy after half
+//! a second.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::error::Remedy;
 use crate::model::{
     HealthState, HostView, Instance, InstanceId, Resources, Seen, ServiceName, State, Step, Time,
     Traffic,
@@ -23,6 +25,25 @@ pub enum Fate {
     Lost,
 }
 
+/// Why a simulated engine did not do a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// For people.
+    pub why: &'static str,
+    /// What follows.
+    pub remedy: Remedy,
+}
+
+impl Refused {
+    fn retry(why: &'static str) -> Self {
+        Self { why, remedy: Remedy::Retry }
+    }
+
+    fn reobserve(why: &'static str) -> Self {
+        Self { why, remedy: Remedy::Reobserve }
+    }
+}
+
 /// A simulated host.
 #[derive(Debug, Clone)]
 pub struct SimHost {
@@ -37,7 +58,7 @@ pub struct SimHost {
     seen: Seen,
     /// What was last seen of it.
     last: Arc<HostView>,
-    foreign: BTreeSet<Arc<str>>,
+    foreign: BTreeMap<InstanceId, Arc<str>>,
     now: Time,
 }
 
@@ -65,7 +86,7 @@ impl SimHost {
             silent_from: now,
             seen: Seen::Never { since: now },
             last: Arc::new(HostView::never(now)),
-            foreign: BTreeSet::new(),
+            foreign: BTreeMap::new(),
             now,
         }
     }
@@ -150,21 +171,31 @@ impl SimHost {
         id: InstanceId,
         fate: Fate,
         now: Time,
-    ) -> Result<(), String> {
+    ) -> Result<(), Refused> {
         if self.silent {
-            return Err("the host does not answer".into());
+            return Err(Refused::retry("the host does not answer"));
         }
         if fate == Fate::Lost {
             return Ok(());
         }
+        if step.id().is_some_and(|id| self.foreign.contains_key(id)) {
+            return Err(Refused::reobserve("it is not ours"));
+        }
         match step {
             Step::Start(s) => {
                 if self.refuses {
-                    return Err("no space left on device".into());
+                    return Err(Refused::retry("no space left on device"));
                 }
-                let taken = self.containers.values().any(|c| c.instance.name == s.name);
-                if taken || self.foreign.contains(&s.name) {
-                    return Err(format!("the name {} is taken", s.name));
+                let same = |c: &Container| {
+                    let i = &c.instance;
+                    (&i.name, i.hash, i.slot) == (&s.name, s.hash, s.slot)
+                        && i.state == State::Running
+                };
+                if self.containers.values().any(same) {
+                    return Ok(());
+                }
+                if self.is_named(&s.name) {
+                    return Err(Refused::reobserve("its name is taken"));
                 }
                 let ports: Vec<u16> = s.published.iter().map(|p| p.host).collect();
                 let busy = |c: &Container| {
@@ -172,7 +203,7 @@ impl SimHost {
                         && c.instance.published.iter().any(|p| ports.contains(p))
                 };
                 if self.containers.values().any(busy) {
-                    return Err("a port is taken".into());
+                    return Err(Refused::retry("a port is taken"));
                 }
                 let started = fate == Fate::Done;
                 let instance = Instance {
@@ -182,7 +213,11 @@ impl SimHost {
                     slot: s.slot,
                     hash: s.hash,
                     state: if started { State::Running } else { State::Created },
-                    health: HealthState::Starting,
+                    health: if s.spec.image.contains("instant") {
+                        HealthState::Healthy { since: now }
+                    } else {
+                        HealthState::Starting
+                    },
                     created: now,
                     resources: s.spec.resources,
                     published: ports,
@@ -212,14 +247,14 @@ impl SimHost {
             Step::Remove { id, .. } => {
                 let runs = |c: &Container| c.instance.state == State::Running;
                 if self.containers.get(id).is_some_and(runs) {
-                    return Err("it runs".into());
+                    return Err(Refused::reobserve("it runs"));
                 }
                 self.containers.remove(id);
             }
             Step::Rename { id, to, .. } => {
-                let taken = self.containers.values().any(|c| &c.instance.name == to);
-                if taken || self.foreign.contains(to) {
-                    return Err("the name is taken".into());
+                let own = self.containers.get(id).is_some_and(|c| &c.instance.name == to);
+                if !own && self.is_named(to) {
+                    return Err(Refused::reobserve("the name is taken"));
                 }
                 if let Some(c) = self.containers.get_mut(id) {
                     c.instance.name = to.clone();
@@ -257,10 +292,22 @@ impl SimHost {
         }
     }
 
-    /// A stranger's container appears, under a name that ours might want.
-    pub fn add_stranger(&mut self, name: &str) {
-        self.foreign.insert(name.into());
+    /// A stranger's container appears, under a name that ours might want; returns its id.
+    pub fn add_stranger(&mut self, name: &str) -> InstanceId {
+        let id = InstanceId(format!("stranger-{}", self.foreign.len()).into());
+        self.foreign.insert(id.clone(), name.into());
         self.publish();
+        id
+    }
+
+    /// Whether a stranger's container is there.
+    pub fn has_stranger(&self, id: &InstanceId) -> bool {
+        self.foreign.contains_key(id)
+    }
+
+    fn is_named(&self, name: &Arc<str>) -> bool {
+        self.containers.values().any(|c| &c.instance.name == name)
+            || self.foreign.values().any(|n| n == name)
     }
 
     /// Changes a container from outside, and the agent sees it at once; `false` when there is none.
@@ -284,7 +331,7 @@ impl SimHost {
             seen: Seen::Now,
             capacity: self.capacity,
             instances: self.containers.values().map(|c| c.instance.clone()).collect(),
-            foreign_names: self.foreign.clone(),
+            foreign_names: self.foreign.values().cloned().collect(),
             foreign_ports: BTreeSet::new(),
             networks: BTreeSet::new(),
         });
@@ -310,7 +357,11 @@ impl Container {
             self.instance.state = State::Exited { code: 1, out_of_memory: false };
             return;
         }
-        let healthy_after = Duration::from_millis(if slow { 10_000 } else { 500 });
+        let healthy_after = match (slow, self.image.contains("instant")) {
+            (true, _) => Duration::from_secs(10),
+            (false, true) => Duration::ZERO,
+            (false, false) => Duration::from_millis(500),
+        };
         let healthy = now.since(self.started) >= healthy_after && !self.ill && !bad;
         self.instance.health = match self.instance.health {
             HealthState::Healthy { since } if healthy => HealthState::Healthy { since },

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::error::Remedy;
 use crate::model::{
     Desired, Fleet, FleetName, HostName, HostSpec, InFlight, InstanceId, Limits, Memory, Plan,
     Planned, Problem, Revision, Seen, Service, ServiceName, Step, Time, World,
@@ -209,8 +210,10 @@ impl Sim {
         let id = InstanceId(format!("{:012x}", self.next_id).into());
         let Some(host) = self.hosts.get_mut(flight.step.host()) else { return };
         let outcome = host.apply(&flight.step, id, fate, self.now);
-        if let (Err(message), Step::Start(start), Fate::Done) = (outcome, &*flight.step, fate) {
-            self.memory.failed_start(start, message, true, self.now);
+        if let (Err(e), Step::Start(start), Fate::Done) = (outcome, &*flight.step, fate)
+            && e.remedy != Remedy::Reobserve
+        {
+            self.memory.failed_start(start, e.why.into(), true, self.now);
         }
     }
 

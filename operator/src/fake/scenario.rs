@@ -217,7 +217,9 @@ fn event(sim: &mut Sim, verb: &str, rest: &[&str]) -> Result<(), String> {
                 "answer" => host.answer(),
                 "restart-engine" => host.restart_engine(),
                 "refuse" => host.refuses = true,
-                "stranger" => host.add_stranger(rest.get(1).ok_or("stranger HOST NAME")?),
+                "stranger" => {
+                    host.add_stranger(rest.get(1).ok_or("stranger HOST NAME")?);
+                }
                 _ => host.refuses = false,
             }
         }
