@@ -218,6 +218,10 @@ fn what_can_be_run_here_runs() {
         let done = run(&program, line, dir.path());
         let said = String::from_utf8_lossy(&done.stderr);
         assert_eq!(done.status.code(), Some(code), "{line}: {said}");
+        if line.ends_with("--demo") {
+            let answer = String::from_utf8_lossy(&done.stdout);
+            assert!(answer.contains("start web_1.2 on h1: it died"), "{line}: {answer}");
+        }
         assert!(
             line.starts_with("evenkeel check") || !done.stdout.is_empty(),
             "{line} says nothing"

@@ -156,6 +156,10 @@ fn demo(out: &mut dyn Write) -> Result<Exit, CliError> {
             break;
         }
         let answer = match scenario.line(&line) {
+            // An event says nothing by itself; whoever asks "what if" wants the plan that follows.
+            Ok(answer) if answer.is_empty() && is_event(&line) => {
+                scenario.line("show plan").unwrap_or_default()
+            }
             Ok(answer) => answer,
             Err(e) => format!("error: {e}\nhint: try `help`\n"),
         };
@@ -163,6 +167,11 @@ fn demo(out: &mut dyn Write) -> Result<Exit, CliError> {
         let _ = out.flush();
     }
     Ok(Exit::Fine)
+}
+
+fn is_event(line: &str) -> bool {
+    let line = line.trim();
+    !line.is_empty() && !line.starts_with('#') && !line.starts_with("host ")
 }
 
 /// Every secret is there and worth nothing: documents are checked where their secrets are not.
