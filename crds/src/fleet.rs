@@ -292,8 +292,9 @@ impl Default for FleetLimits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct PruneLimits {
-    /// The most of the fleet's services that one revision may remove, in percent, 0 to 100. A
-    /// revision that removes more removes nothing until a person releases it. Default: 50.
+    /// The most of the fleet's instances that may be removed because no document asks for their
+    /// service, in percent, 0 to 100. Where it would be more, nothing is removed until a person
+    /// releases it. Default: 50.
     #[schemars(range(min = 0, max = 100))]
     pub max_percent: u8,
 }

@@ -145,7 +145,7 @@ pub enum KeepOnReturn {
     Original,
     /// Those that were started in their place.
     Replacement,
-    /// Those that are healthy, then those on the host with more room.
+    /// Those that serve, then those that have been healthy for longer.
     #[default]
     Healthiest,
 }

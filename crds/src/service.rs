@@ -131,8 +131,8 @@ pub struct ScalingServiceSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), transform = schema::by_name)]
     pub volumes: Vec<VolumeMount>,
-    /// The Docker networks that the container joins; each must exist on the host. Default: the
-    /// engine's own.
+    /// The Docker networks that the container joins, where it answers to the service's name. A
+    /// network that the host does not have is made there, as a bridge. Default: the engine's own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "text::networks")]
     pub networks: Vec<String>,
@@ -222,7 +222,7 @@ pub struct ContainerPort {
     #[serde(default)]
     pub protocol: Protocol,
     /// The first port on the host, 1 to 65535: the n-th instance on one host publishes
-    /// `publish + n - 1`. Default: a free port that the engine chooses.
+    /// `publish + n - 1`. Default: not published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65_535))]
     pub publish: Option<u16>,

@@ -69,11 +69,16 @@ pub async fn run(args: &RunArgs) -> Result<Exit, CliError> {
     let store = Arc::new(Store::open(&state_dir).map_err(|e| {
         CliError::new(e.chain()).hint("choose a directory that can be written with --state-dir")
     })?);
-    report.standby(true);
     let mut waiting = stopped.clone();
-    let lock = tokio::select! {
-        lock = store.lock() => lock.map_err(|e| CliError::new(e.chain()))?,
-        _ = waiting.wait_for(|stop| *stop) => return Ok(Exit::Fine),
+    // Asked before it is waited for: an agent that is alone must not say that it stands by.
+    let lock = if let Some(lock) = store.try_lock().map_err(|e| CliError::new(e.chain()))? {
+        lock
+    } else {
+        report.standby(true);
+        tokio::select! {
+            lock = store.lock() => lock.map_err(|e| CliError::new(e.chain()))?,
+            _ = waiting.wait_for(|stop| *stop) => return Ok(Exit::Fine),
+        }
     };
     report.standby(false);
 
@@ -86,8 +91,10 @@ pub async fn run(args: &RunArgs) -> Result<Exit, CliError> {
         SourceChoice::Git { interval, .. } => ("git", interval),
         SourceChoice::Dir { interval, .. } => ("dir", interval),
     };
+    // `git URL` and `directory PATH`: the kind is told apart from the place.
     let describe = fetch.describe();
-    let describe = describe.strip_prefix(kind).unwrap_or(&describe).trim_start().to_owned();
+    let describe =
+        describe.split_once(' ').map_or(describe.as_str(), |(_, place)| place).to_owned();
     let wall = clock.clone();
     let poller = Poller::new(
         fetch,

@@ -76,9 +76,11 @@ pub async fn plan_once(
     let (desired, _) = parse_tree(&tree, &context(&owner, &*secrets, &applied));
     let mut plans = Vec::new();
     for fleet in desired.fleets.values() {
-        let memory = store.as_ref().map_or_else(Memory::default, |s| {
+        let mut memory = store.as_ref().map_or_else(Memory::default, |s| {
             StoreKeeper::new(s.clone(), owner.clone(), secrets.clone()).load(&fleet.name)
         });
+        // As after a restart: the file does not say when a rollout last made progress.
+        memory.resume(clock.now());
         let (hosts, silent) = look(&owner, fleet, &desired, &clock).await;
         for (host, why) in silent {
             let _ = put(&mut std::io::stderr(), &format!("warning: host {host}: {why}\n"));
@@ -154,6 +156,10 @@ fn demo(out: &mut dyn Write) -> Result<Exit, CliError> {
             break;
         }
         let answer = match scenario.line(&line) {
+            // An event says nothing by itself; whoever asks "what if" wants the plan that follows.
+            Ok(answer) if answer.is_empty() && is_event(&line) => {
+                scenario.line("show plan").unwrap_or_default()
+            }
             Ok(answer) => answer,
             Err(e) => format!("error: {e}\nhint: try `help`\n"),
         };
@@ -161,6 +167,11 @@ fn demo(out: &mut dyn Write) -> Result<Exit, CliError> {
         let _ = out.flush();
     }
     Ok(Exit::Fine)
+}
+
+fn is_event(line: &str) -> bool {
+    let line = line.trim();
+    !line.is_empty() && !line.starts_with('#') && !line.starts_with("host ")
 }
 
 /// Every secret is there and worth nothing: documents are checked where their secrets are not.

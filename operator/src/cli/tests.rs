@@ -39,7 +39,8 @@ fn every_setting_has_an_environment_variable_of_the_same_name_and_hides_its_valu
     let command = Cli::command();
     for sub in command.get_subcommands().filter(|s| ["run", "plan"].contains(&s.get_name())) {
         for arg in sub.get_arguments().chain(command.get_arguments()) {
-            let Some(long) = arg.get_long().filter(|l| !["help", "version"].contains(l)) else {
+            let Some(long) = arg.get_long().filter(|l| !["help", "version", "demo"].contains(l))
+            else {
                 continue;
             };
             let expected = format!("EVENKEEL_{}", long.to_uppercase().replace('-', "_"));

@@ -6,6 +6,8 @@ mod status;
 use std::fmt::Write;
 use std::time::Duration;
 
+use crate::model::Revision;
+
 use super::redact::clean;
 use super::table::Tint;
 use super::view::{EventView, ProblemView, Stamp, WaitingView};
@@ -101,14 +103,20 @@ fn many(n: usize, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
-/// The first ten characters of a revision.
+/// The first ten characters of a revision's id: of a directory's, the digest and not `dir:sha256`.
 fn short(revision: &str) -> String {
-    clean(&revision.chars().take(10).collect::<String>())
+    clean(&Revision(revision.into()).to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn revisions_show_what_tells_them_apart() {
+        assert_eq!(short("36c3f9714b0123456789"), "36c3f9714b");
+        assert_eq!(short("dir:sha256:2499a6d78212dbb2"), "2499a6d782");
+    }
 
     #[test]
     fn ages_have_two_units() {

@@ -1,0 +1,535 @@
+//! The documents say what is so: every command in them parses and is run or accounted for, every
+//! YAML example is taken, and every name that they list exists.
+//!
+//! `UPDATE_EXPECT=1 cargo test -p evenkeel-tests --test documents` writes docs/reference.md anew.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test panics where it fails"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+
+use evenkeel::cli::{Cli, ReadError};
+use evenkeel::config::FileSecrets;
+use evenkeel::model::{
+    Desired, HostView, Memory, OwnerId, Resources, Seen, ServiceName, Time, World,
+};
+use evenkeel::plan::{Input, plan};
+use evenkeel::source::load::{context, parse_tree};
+use evenkeel::source::parse::Applied;
+use evenkeel::source::{self, Tree};
+use serde_json::Value;
+
+const DOCUMENTS: [&str; 7] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "docs/operations.md",
+    "docs/reference.md",
+    "docs/why.md",
+    "gitops-example/README.md",
+];
+
+/// Commands that something else runs, or that need what only the reader has.
+const ACCOUNTED: [(&str, &str); 7] = [
+    ("cargo xtask demo", "the demo is what CI shows"),
+    ("cargo xtask test", "it runs this test"),
+    ("cargo xtask images", "`cargo xtask test` begins with it"),
+    ("cargo install --locked --path operator", "builds what `cargo xtask test` builds"),
+    ("cargo build --release -p evenkeel", "the same, optimised"),
+    (
+        "EVENKEEL_GIT=https://git.example/shop.git docker compose -f manifests/compose/compose.yaml up -d",
+        "needs an image and a repository of the reader's",
+    ),
+    ("curl --silent http://127.0.0.1:7070/readyz", "operator/src/http has tests for every route"),
+];
+
+/// Commands that are run here, in a directory with the examples, and the exit code they must have.
+const RUN: [(&str, i32); 6] = [
+    ("evenkeel check hello", 0),
+    ("evenkeel check gitops-example", 0),
+    ("evenkeel render gitops-example --service web-test", 0),
+    ("evenkeel schema ScalingService", 0),
+    ("evenkeel completions bash", 0),
+    ("echo 'crash web/1' | evenkeel plan --demo", 0),
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+}
+
+fn text(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// The fenced blocks of a language: where, and what is in them.
+fn fenced(language: &str) -> Vec<(String, String)> {
+    let mut blocks = Vec::new();
+    for path in DOCUMENTS {
+        let text = text(path);
+        let mut open: Option<(usize, bool, String)> = None;
+        for (number, line) in text.lines().enumerate() {
+            match (&mut open, line.strip_prefix("```")) {
+                (None, Some(tag)) => open = Some((number + 1, tag == language, String::new())),
+                (Some(_), Some(_)) => {
+                    let (begun, wanted, block) = open.take().unwrap();
+                    if wanted {
+                        blocks.push((format!("{path}:{begun}"), block));
+                    }
+                }
+                (Some((_, _, block)), None) => {
+                    block.push_str(line);
+                    block.push('\n');
+                }
+                (None, None) => {}
+            }
+        }
+        assert!(open.is_none(), "{path}: a block is not closed");
+    }
+    blocks
+}
+
+/// Every command line of the documents, without its comment.
+fn commands() -> Vec<(String, String)> {
+    let mut lines = Vec::new();
+    for (at, block) in fenced("sh") {
+        for line in block.lines() {
+            let line = line.split(" #").next().unwrap().trim();
+            if !line.is_empty() {
+                lines.push((at.clone(), line.to_owned()));
+            }
+        }
+    }
+    for (at, block) in fenced("console") {
+        let typed = block.lines().filter_map(|l| l.strip_prefix("$ "));
+        lines.extend(typed.map(|line| (at.clone(), line.to_owned())));
+    }
+    lines
+}
+
+/// What the command line says of these words, which may lack an operand.
+fn parses(words: &str) -> Result<(), String> {
+    match Cli::read(words.split_whitespace()) {
+        Ok(_) => Ok(()),
+        Err(ReadError::Words(e)) if !e.use_stderr() => Ok(()),
+        Err(ReadError::Words(e)) if e.to_string().contains("required arguments were not") => Ok(()),
+        Err(ReadError::Words(e)) => Err(e.to_string()),
+        Err(ReadError::Other(e)) => Err(e.message),
+    }
+}
+
+#[test]
+fn every_command_parses_and_is_run_or_accounted_for() {
+    let mut seen = BTreeSet::new();
+    for (at, line) in commands() {
+        seen.insert(line.clone());
+        let typed = line.rsplit_once("| ").map_or(line.as_str(), |(_, last)| last);
+        if typed.starts_with("evenkeel ") {
+            parses(typed).unwrap_or_else(|e| panic!("{at}: {line}: {e}"));
+        } else {
+            let known = ACCOUNTED.iter().any(|(known, _)| *known == line);
+            assert!(known, "{at}: nothing runs `{line}`; run it here or say in ACCOUNTED who does");
+        }
+    }
+    for known in ACCOUNTED.iter().map(|(c, _)| c).chain(RUN.iter().map(|(c, _)| c)) {
+        assert!(seen.contains(*known), "no document says `{known}` any more");
+    }
+}
+
+#[test]
+fn every_command_in_a_sentence_parses() {
+    for path in DOCUMENTS {
+        let text = text(path);
+        for span in text.split('`').skip(1).step_by(2).filter(|s| s.starts_with("evenkeel ")) {
+            parses(span).unwrap_or_else(|e| panic!("{path}: `{span}`: {e}"));
+        }
+    }
+}
+
+/// The program, built as the rest of the workspace is. Cargo knows where it puts it.
+fn program() -> PathBuf {
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--locked", "--package", "evenkeel"])
+        .args(["--bin", "evenkeel", "--message-format", "json"])
+        .current_dir(root())
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    assert!(built.status.success(), "evenkeel does not build");
+    let messages = String::from_utf8(built.stdout).unwrap();
+    let executable = messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter_map(|m| m.get("executable")?.as_str().map(PathBuf::from))
+        .next_back();
+    executable.expect("cargo named no executable")
+}
+
+fn run(program: &Path, line: &str, dir: &Path) -> Output {
+    let (stdin, typed) = match line.split_once(" | ") {
+        Some((echo, typed)) => {
+            let said = echo.strip_prefix("echo '").and_then(|e| e.strip_suffix('\'')).unwrap();
+            (format!("{said}\n"), typed)
+        }
+        None => (String::new(), line),
+    };
+    let mut child = Command::new(program)
+        .args(typed.split_whitespace().skip(1))
+        .current_dir(dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn what_can_be_run_here_runs() {
+    let program = program();
+    let dir = tempfile::tempdir().unwrap();
+    for (_, block) in fenced("yaml") {
+        if let Some(path) = block.lines().next().and_then(|l| l.strip_prefix("# ")) {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, &block).unwrap();
+        }
+    }
+    for sub in ["", "test", "production"] {
+        let (from, to) =
+            (root().join("gitops-example").join(sub), dir.path().join("gitops-example").join(sub));
+        std::fs::create_dir_all(&to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+            if entry.file_type().unwrap().is_file() {
+                std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+            }
+        }
+    }
+    for (line, code) in RUN {
+        let done = run(&program, line, dir.path());
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert_eq!(done.status.code(), Some(code), "{line}: {said}");
+        if line.ends_with("--demo") {
+            let answer = String::from_utf8_lossy(&done.stdout);
+            assert!(answer.contains("start web_1.2 on h1: it died"), "{line}: {answer}");
+        }
+        assert!(
+            line.starts_with("evenkeel check") || !done.stdout.is_empty(),
+            "{line} says nothing"
+        );
+    }
+}
+
+/// What documents mean to the agent; every secret is missing.
+fn desired(files: &[(&str, &str)]) -> Desired {
+    let files = files.iter().map(|(p, t)| ((*p).to_owned(), t.as_bytes().to_vec()));
+    let tree = Tree {
+        revision: "0123456789abcdef".into(),
+        describe: None,
+        files: files.collect(),
+        skipped: Vec::new(),
+    };
+    of_tree(&tree)
+}
+
+fn of_tree(tree: &Tree) -> Desired {
+    let owner = OwnerId::new("documents").unwrap();
+    let (secrets, nothing) = (FileSecrets::default(), Applied::default());
+    parse_tree(tree, &context(&owner, &secrets, &nothing)).0
+}
+
+#[test]
+fn every_yaml_example_is_taken() {
+    let blocks = fenced("yaml");
+    assert!(blocks.len() >= 3, "the examples are gone");
+    for (at, block) in blocks {
+        let problems = desired(&[("example.yaml", &block)]).problems;
+        assert!(problems.is_empty(), "{at}: {problems:?}");
+    }
+}
+
+#[test]
+fn the_example_repository_gives_the_expected_plan() {
+    let dir = source::dir::Dir::new(root().join("gitops-example"), source::Limits::default());
+    let desired = of_tree(&dir.read().unwrap());
+    assert!(desired.problems.is_empty(), "{:?}", desired.problems);
+    let [fleet] = desired.fleets.values().collect::<Vec<_>>()[..] else { panic!("not one fleet") };
+    let now = Time(1_000_000);
+    let view = HostView {
+        seen: Seen::Now,
+        capacity: Resources { cpu_millis: 4000, memory_bytes: 8 << 30 },
+        ..HostView::never(now)
+    };
+    let hosts = fleet.hosts.keys().map(|h| (h.clone(), Arc::new(view.clone()))).collect();
+    let world = World { hosts, in_flight: Vec::new() };
+    let memory = Memory::default();
+    let plan = plan(&Input { fleet, desired: &desired, world: &world, memory: &memory, now });
+    let steps: Vec<String> = plan.steps.iter().map(|p| p.step.to_string()).collect();
+    assert_eq!(
+        steps,
+        [
+            "start web-production_1 on local",
+            "start web-production_2 on local",
+            "start web-production_3 on local",
+            "start web-production_4 on local",
+            "start web-test_1 on local",
+            "start web-test_2 on local",
+        ]
+    );
+    assert!(plan.waiting.iter().all(|w| !w.why.needs_a_person()), "{:?}", plan.waiting);
+}
+
+#[test]
+fn every_promise_names_where_it_is_kept_and_what_checks_it() {
+    let (map, tests) = (text("ARCHITECTURE.md"), text("tests/tests/promises.rs"));
+    let section = map.split("\n## The promises\n").nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    for n in 1..=11 {
+        let from = section.split(&format!("\n{n}. **")).nth(1);
+        let from = from.unwrap_or_else(|| panic!("promise {n} is gone"));
+        let own = from.split(&format!("\n{}. **", n + 1)).next().unwrap();
+        let (kept, checked) = own.split_once("Kept in ").unwrap().1.split_once("Test: ").unwrap();
+        let file = kept.split('`').nth(1).unwrap();
+        assert!(root().join("operator/src/plan").join(file).is_file(), "promise {n}: {file}");
+        let names: Vec<&str> = checked.split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "promise {n} is checked by nothing");
+        for name in names {
+            assert!(tests.contains(&format!("fn {name}(")), "promise {n}: no test {name}");
+        }
+    }
+}
+
+#[test]
+fn every_metric_is_listed_and_every_listed_metric_exists() {
+    let code = text("operator/src/metrics.rs");
+    let code = code.split("#[cfg(test)]").next().unwrap();
+    let (own, process) = code.split_once("\nfn process()").unwrap();
+    let registered = |code: &str, prefix: &str| -> Vec<String> {
+        let names = code.split(".register(").skip(1);
+        names.map(|rest| format!("{prefix}_{}", rest.split('"').nth(1).unwrap())).collect()
+    };
+    let exist: BTreeSet<String> =
+        registered(own, "evenkeel").into_iter().chain(registered(process, "process")).collect();
+    let document = text("docs/operations.md");
+    let row = |line: &str| -> Option<String> {
+        let name = line.strip_prefix("| `")?.split('`').next()?;
+        let ours = name.starts_with("evenkeel_") || name.starts_with("process_");
+        ours.then(|| name.trim_end_matches("_total").trim_end_matches("_info").to_owned())
+    };
+    let listed: BTreeSet<String> = document.lines().filter_map(row).collect();
+    assert_eq!(listed, exist);
+}
+
+#[test]
+fn every_flag_of_run_is_explained() {
+    let Err(ReadError::Words(help)) = Cli::read(["evenkeel", "run", "--help"]) else {
+        panic!("no help")
+    };
+    let document = text("docs/operations.md");
+    let help = help.to_string();
+    let shown = help.split("\nExamples:").next().unwrap();
+    let words = shown.split(|c: char| !c.is_ascii_lowercase() && c != '-');
+    let flags: BTreeSet<&str> = words.filter(|w| w.starts_with("--") && w.len() > 2).collect();
+    assert!(flags.len() > 15, "{flags:?}");
+    for flag in flags.iter().filter(|f| **f != "--help") {
+        assert!(document.contains(&format!("`{flag}`")), "{flag} is not in docs/operations.md");
+    }
+}
+
+#[test]
+fn every_dependency_has_its_reason() {
+    let (manifest, why) = (text("Cargo.toml"), text("docs/why.md"));
+    let table = manifest.split("[workspace.dependencies]").nth(1).unwrap();
+    let table = table.split("\n[").next().unwrap();
+    let named: BTreeSet<&str> = table
+        .lines()
+        .filter(|l| !l.starts_with('#'))
+        .filter_map(|l| l.split_once(" = ").map(|(name, _)| name))
+        .collect();
+    let given: BTreeSet<&str> = why
+        .lines()
+        .filter_map(|l| l.strip_prefix("| `")?.split_once("` |").map(|(name, _)| name))
+        .collect();
+    let missing: Vec<_> = named.difference(&given).collect();
+    let stale: Vec<_> = given.difference(&named).collect();
+    assert!(missing.is_empty() && stale.is_empty(), "missing {missing:?}, stale {stale:?}");
+}
+
+/// What is refused for now, by the beginning of its path.
+const REFUSED: [&str; 5] = [
+    "Fleet spec.discovery",
+    "Fleet spec.backend.marathon",
+    "LoadBalancer",
+    "ScalingService spec.discovery",
+    "ScalingService spec.routes",
+];
+
+/// Fields whose change replaces the running instances, by the beginning of their path, each with
+/// a value that a change is tried with.
+const RESTARTS: [(&str, &str); 12] = [
+    ("image", "toy:2"),
+    ("command", "[/bin/other]"),
+    ("args", "[--other]"),
+    ("env", "[{name: A, value: '2'}]"),
+    ("ports[].name", "[{name: web, containerPort: 80}]"),
+    ("ports[].containerPort", "[{name: http, containerPort: 81}]"),
+    ("ports[].protocol", "[{name: http, containerPort: 80, protocol: udp}]"),
+    ("ports[].publish", "[{name: http, containerPort: 80, publish: 8080}]"),
+    ("resources", "{cpu: 100m}"),
+    ("volumes", "[{name: data, mountPath: /data, volume: data}]"),
+    ("networks", "[backend]"),
+    ("health.command", "{command: {command: [/bin/true]}}"),
+];
+
+/// Fields whose change restarts nobody, with a value that a change is tried with.
+const HARMLESS: [(&str, &str); 7] = [
+    ("replicas", "5"),
+    ("placement", "{spreadBy: zone}"),
+    ("health", "{http: {port: 80}}"),
+    ("rollout", "{maxSurge: 1}"),
+    ("termination", "{drain: 1s}"),
+    ("onHostLost", "{replaceAfter: 1m}"),
+    ("suspend", "true"),
+];
+
+#[test]
+fn what_the_reference_says_of_a_change_is_so() {
+    let hash = |field: &str, value: &str| {
+        let mut spec =
+            BTreeMap::from([("image", "toy:1"), ("ports", "[{name: http, containerPort: 80}]")]);
+        let top = field.split(['.', '[']).next().unwrap();
+        spec.insert(if top.is_empty() { "image" } else { top }, value);
+        let mut yaml = String::from(
+            "apiVersion: evenkeel.dev/v1alpha1\nkind: ScalingService\nmetadata: {name: web}\nspec:\n",
+        );
+        for (name, value) in spec {
+            let _ = writeln!(yaml, "  {name}: {value}");
+        }
+        let desired = desired(&[("web.yaml", &yaml)]);
+        assert!(desired.problems.is_empty(), "{yaml}{:?}", desired.problems);
+        desired.services[&ServiceName::new("web").unwrap()].hash
+    };
+    let base = hash("", "toy:1");
+    for (field, value) in RESTARTS {
+        assert_ne!(hash(field, value), base, "{field} restarts nobody");
+    }
+    for (field, value) in HARMLESS {
+        assert_eq!(hash(field, value), base, "{field} restarts");
+    }
+}
+
+#[test]
+fn what_the_reference_says_is_refused_is_refused() {
+    let head = |kind: &str| {
+        format!("apiVersion: evenkeel.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: x}}\nspec:\n")
+    };
+    let service = head("ScalingService") + "  image: toy:1\n";
+    let examples = [
+        head("Fleet")
+            + "  backend: {docker: {hosts: [{name: h, endpoint: 'unix:///x'}]}}\n  discovery: {consul: {servers: 3}}\n",
+        head("Fleet") + "  backend: {marathon: {urls: ['http://m:8080']}}\n",
+        head("LoadBalancer") + "  provider: {nginx: {}}\n  listeners: [{name: http, port: 80}]\n",
+        service.clone() + "  discovery: {tags: [v1]}\n",
+        service + "  routes: [{loadBalancer: edge, listener: http, port: 80}]\n",
+    ];
+    for (example, what) in examples.iter().zip(REFUSED) {
+        let problems = desired(&[("x.yaml", example)]).problems;
+        let refused = problems.iter().any(|p| p.message.contains("is not implemented yet"));
+        assert!(refused, "{what} is taken: {problems:?}");
+    }
+}
+
+fn one_line(text: &str) -> String {
+    let joined = text.replace("\n\n- ", "; ").replace("\n- ", "; ");
+    joined.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
+}
+
+/// One row for every field below `schema`.
+fn rows(kind: &str, path: &str, schema: &Value, out: &mut String) {
+    let empty = serde_json::Map::new();
+    let fields = schema.get("properties").and_then(Value::as_object).unwrap_or(&empty);
+    let required: Vec<&str> = schema
+        .get("required")
+        .and_then(Value::as_array)
+        .map(|all| all.iter().filter_map(Value::as_str).collect())
+        .unwrap_or_default();
+    for (name, field) in fields {
+        let own = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        let full = format!("{kind} {own}");
+        let in_spec = own.strip_prefix("spec.").unwrap_or_default();
+        let begins = |prefix: &str| {
+            in_spec == prefix
+                || in_spec.starts_with(&format!("{prefix}."))
+                || in_spec.starts_with(&format!("{prefix}["))
+        };
+        let change = if REFUSED.iter().any(|r| full.starts_with(r)) {
+            "refused for now"
+        } else if kind != "ScalingService" || in_spec.is_empty() {
+            ""
+        } else if in_spec == "volumes[].name" {
+            "no restart"
+        } else if RESTARTS.iter().any(|(f, _)| begins(f)) {
+            "restarts"
+        } else if ["ports", "health"].contains(&in_spec) {
+            "see below it"
+        } else if [
+            "health.interval",
+            "health.timeout",
+            "health.failureThreshold",
+            "health.startPeriod",
+        ]
+        .contains(&in_spec)
+        {
+            "restarts with `health.command`"
+        } else {
+            "no restart"
+        };
+        let default = match field.get("default") {
+            Some(v) if !v.is_object() => format!("`{}`", v.to_string().trim_matches('"')),
+            _ if required.contains(&name.as_str()) => "required".into(),
+            _ => String::new(),
+        };
+        let meaning =
+            one_line(field.get("description").and_then(Value::as_str).unwrap_or_default());
+        let _ = writeln!(out, "| `{own}` | {default} | {change} | {meaning} |");
+        rows(kind, &own, field, out);
+        if let Some(items) = field.get("items") {
+            rows(kind, &format!("{own}[]"), items, out);
+        }
+    }
+}
+
+#[test]
+fn the_reference_is_what_the_schemas_say() {
+    let mut tables = String::new();
+    for kind in ["ScalingService", "Fleet", "LoadBalancer"] {
+        let file = format!("crds/schema/{}.schema.json", kind.to_lowercase());
+        let schema: Value = serde_json::from_str(&text(&file)).unwrap();
+        let about = one_line(schema["description"].as_str().unwrap());
+        let _ = write!(
+            tables,
+            "\n## {kind}\n\n{about}\n\n| Field | Default | A change | Meaning |\n|---|---|---|---|\n"
+        );
+        rows(kind, "", &schema, &mut tables);
+    }
+    let mark = "<!-- From here on written by tests/tests/documents.rs -->\n";
+    let document = text("docs/reference.md");
+    let (head, old) = document.split_once(mark).expect("the mark in docs/reference.md");
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        std::fs::write(root().join("docs/reference.md"), format!("{head}{mark}{tables}")).unwrap();
+        return;
+    }
+    assert!(
+        old == tables,
+        "docs/reference.md is out of date: UPDATE_EXPECT=1 cargo test -p evenkeel-tests --test documents"
+    );
+}
