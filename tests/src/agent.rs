@@ -440,8 +440,7 @@ impl Drop for Bed {
 
 /// Every container of an owner, by service, slot and name.
 pub async fn containers(docker: &Docker, owner: &str) -> Vec<Seen> {
-    let filters =
-        std::collections::HashMap::from([("label", vec![format!("{OWNER}={owner}")])]);
+    let filters = std::collections::HashMap::from([("label", vec![format!("{OWNER}={owner}")])]);
     let options = bollard::query_parameters::ListContainersOptionsBuilder::default()
         .all(true)
         .filters(&filters)

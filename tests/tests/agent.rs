@@ -91,6 +91,46 @@ async fn a_new_image_rolls_and_never_fewer_than_asked_for_serve() {
 }
 
 #[tokio::test]
+async fn an_agent_that_starts_into_a_change_takes_nobody_that_serves_for_one_that_starts() {
+    let bed = Bed::new().await;
+    // A first check was asked for in the commit that also changed the image.
+    let web = bed.service("web", 4).rollout("maxSurge: 1, maxUnavailable: 1");
+    let checked = web.to_string();
+    let line = checked.lines().find(|l| l.contains("health:")).unwrap().to_owned() + "\n";
+    bed.repo.write("web.yaml", checked.replace(&line, ""));
+    let commit = bed.repo.commit("without a check");
+    let mut agent = bed.agent();
+    agent.settled(&web, &commit).await;
+    let put = |web: &Service| {
+        bed.repo.write("web.yaml", web.to_string());
+        bed.repo.commit("put")
+    };
+    let new = web.image(TOY_2);
+    let commit = put(&new);
+    let (fewest, _) = fewest_serving(&bed, &web, agent.settled(&new, &commit)).await;
+    assert!(fewest >= 3, "only {fewest} served while a check was added");
+    // Down while the commit came; the instances it finds have run for longer than it knows.
+    agent.kill();
+    let new = web.image(evenkeel_tests::agent::TOY);
+    let commit = put(&new);
+    let mut agent = bed.agent();
+    let (fewest, _) = fewest_serving(&bed, &web, agent.settled(&new, &commit)).await;
+    assert!(fewest >= 3, "only {fewest} served after the restart");
+    // In the middle of a rollout.
+    let new = web.image(TOY_2);
+    let commit = put(&new);
+    until("it begins", LONG, async || {
+        bed.of(&web).await.iter().any(|c| c.image == TOY_2).then_some(())
+    })
+    .await;
+    agent.kill();
+    let mut agent = bed.agent();
+    let (fewest, _) = fewest_serving(&bed, &web, agent.settled(&new, &commit)).await;
+    assert!(fewest >= 3, "only {fewest} served after a restart in the middle");
+    bed.nothing_left();
+}
+
+#[tokio::test]
 async fn a_commit_that_does_not_change_what_runs_restarts_nobody() {
     let bed = Bed::new().await;
     let web = bed.service("web", 3);
@@ -298,8 +338,12 @@ async fn an_emptied_repository_removes_nothing_until_it_is_approved() {
     // A restart does not make it bolder.
     agent.kill();
     let mut agent = bed.agent();
-    agent.until("it still waits", |s| waits(s).contains("prune-empty")).await;
-    assert_eq!(bed.all().await, before);
+    agent
+        .until("it has read the empty revision", |s| {
+            s.source.as_ref().is_some_and(|s| s.revision.as_deref() == Some(&*commit))
+        })
+        .await;
+    throughout(Duration::from_secs(2), async || assert_eq!(bed.all().await, before)).await;
 
     let fleet = |code: &str| {
         format!(
@@ -341,7 +385,8 @@ async fn one_service_of_many_is_removed_at_once_and_more_than_half_are_not() {
     assert_eq!(bed.all().await.len(), 3);
     // One of them back: the other goes, without a word from anybody.
     bed.repo.put(&services[1]);
-    until("one is removed", LONG, async || bed.of(&services[2]).await.is_empty().then_some(())).await;
+    until("one is removed", LONG, async || bed.of(&services[2]).await.is_empty().then_some(()))
+        .await;
     assert_eq!(bed.all().await.len(), 2);
     bed.nothing_left();
 }
@@ -370,10 +415,8 @@ async fn a_bad_image_is_rolled_back_and_kept_out_until_the_spec_changes() {
     assert!(took > Duration::from_secs(7) && took < Duration::from_secs(40), "{took:?}");
     assert!(fewest >= 3, "only {fewest} of 3 served");
     assert!(most <= 4, "{most} ran at once");
-    until("the bad one is gone", LONG, async || {
-        (bed.of(&web).await.len() == 3).then_some(())
-    })
-    .await;
+    until("the bad one is gone", LONG, async || (bed.of(&web).await.len() == 3).then_some(()))
+        .await;
     assert_eq!(bed.ids(&web).await, before, "the good ones were never touched");
     let status = agent
         .until("it is stalled", |s| find(s, &web).is_some_and(|s| s.phase == PhaseView::Stalled))
@@ -430,7 +473,8 @@ async fn an_image_that_does_not_exist_is_named_and_the_old_one_serves_on() {
 #[tokio::test]
 async fn a_crash_loop_is_slowed_down_and_never_called_a_success() {
     let bed = Bed::new().await;
-    let web = bed.service("web", 1).rollout("maxSurge: 1, minReadySeconds: 5, progressDeadline: 60s");
+    let web =
+        bed.service("web", 1).rollout("maxSurge: 1, minReadySeconds: 5, progressDeadline: 60s");
     let crashing = web.env("TOY_CRASH_AFTER", "1s");
     bed.repo.put(&crashing);
     let mut agent = bed.agent();
@@ -644,7 +688,8 @@ async fn plan_says_what_would_be_done_and_does_nothing() {
     bed.repo.put(&web.replicas(3).image(TOY_2));
     let (code, plans, said) = bed.plan();
     assert_eq!(code, 2, "{said}");
-    assert!(plans[0].steps.iter().any(|s| s.because.contains("image")), "{said}");
+    assert!(plans[0].steps.iter().all(|s| s.kind == "start"), "it would stop who serves: {said}");
+    assert!(plans[0].steps.iter().any(|s| s.reason == "update"), "{said}");
     assert_eq!(bed.ids(&web).await, ids);
 
     bed.repo.write("broken.yaml", "kind: ScalingService\n");
@@ -667,10 +712,9 @@ async fn published_ports_count_up_and_step_over_what_is_taken() {
     let base = evenkeel_tests::agent::free_port();
     let mut web = bed.service("web", 2);
     web.more = String::new();
-    let text = web.to_string().replace(
-        "containerPort: 8080}",
-        &format!("containerPort: 8080, publish: {base}}}"),
-    );
+    let text = web
+        .to_string()
+        .replace("containerPort: 8080}", &format!("containerPort: 8080, publish: {base}}}"));
     bed.repo.write("web.yaml", text);
     let commit = bed.repo.commit("publish");
     let mut agent = bed.agent();
@@ -691,15 +735,13 @@ async fn published_ports_count_up_and_step_over_what_is_taken() {
     let held = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
     let port = held.local_addr().unwrap().port();
     let one = bed.service("one", 1);
-    let text = one.to_string().replace(
-        "containerPort: 8080}",
-        &format!("containerPort: 8080, publish: {port}}}"),
-    );
+    let text = one
+        .to_string()
+        .replace("containerPort: 8080}", &format!("containerPort: 8080, publish: {port}}}"));
     bed.repo.write("one.yaml", text);
     let commit = bed.repo.commit("a port that is taken");
     let mut agent = bed.agent();
-    let status =
-        agent.until("it says which port", |s| waits(s).contains(&port.to_string())).await;
+    let status = agent.until("it says which port", |s| waits(s).contains(&port.to_string())).await;
     println!("{}", waits(&status));
     assert!(settled(&status, &web, &commit), "the other goes on");
     assert!(bed.of(&one).await.iter().all(|c| c.state != "running"));
@@ -718,9 +760,8 @@ async fn a_changed_secret_rolls_and_its_value_is_shown_nowhere() {
     let (first, second) = ("first-Xq7-value", "second-Zw9-value");
     std::fs::write(&file, format!("{first}\n")).unwrap();
     let web = bed.service("web", 2);
-    let text = web
-        .to_string()
-        .replace("env: []", "env: [{name: TOKEN, secret: {name: app, key: token}}]");
+    let text =
+        web.to_string().replace("env: []", "env: [{name: TOKEN, secret: {name: app, key: token}}]");
     bed.repo.write("web.yaml", text);
     let commit = bed.repo.commit("secret");
     let args = ["--interval", "1s", "--secrets", secrets.to_str().unwrap()];
@@ -839,7 +880,10 @@ async fn the_probes_of_the_agent_and_its_metrics_say_what_is() {
     for part in ["evenkeel_passes_total", "evenkeel_host_up", "# EOF", &web.name] {
         assert!(metrics.contains(part), "{part} is missing:\n{metrics}");
     }
-    assert!(metrics.lines().any(|l| l.contains("kind=\"start\"") && l.ends_with(" 2")), "{metrics}");
+    assert!(
+        metrics.lines().any(|l| l.contains("kind=\"start\"") && l.ends_with(" 2")),
+        "{metrics}"
+    );
     // A pass that finds nothing to do makes no step.
     let steps = |text: &str| -> Vec<String> {
         text.lines().filter(|l| l.starts_with("evenkeel_steps")).map(str::to_owned).collect()
@@ -886,7 +930,9 @@ async fn networks_come_and_go_and_volumes_stay() {
     let mut agent = bed.agent();
     agent.settled(&web, &commit).await;
     let labels = async |name: &str| {
-        let found = bed.docker.inspect_network(name, None::<bollard::query_parameters::InspectNetworkOptions>);
+        let found = bed
+            .docker
+            .inspect_network(name, None::<bollard::query_parameters::InspectNetworkOptions>);
         found.await.ok().map(|n| n.labels.unwrap_or_default())
     };
     for name in [&front, &back] {
@@ -966,8 +1012,15 @@ spec: {{backend: {{docker: {{hosts: [{{name: h1, endpoint: \"tcp://{}\"}}]}}}}}}
             proxy.authority()
         ),
     );
+    // A remote engine's instances are probed at the ports that they publish.
+    let publish = format!("containerPort: 8080, publish: {}}}", evenkeel_tests::agent::free_port());
+    let put = |web: &Service| {
+        let text = web.to_string().replace("containerPort: 8080}", &publish);
+        bed.repo.write("web.yaml", text);
+        bed.repo.commit("put")
+    };
     let web = bed.service("web", 3).more("fleet: far").more("onHostLost: {replaceAfter: 60s}");
-    let commit = bed.repo.put(&web);
+    let commit = put(&web);
     let mut agent = bed.agent();
     agent.settled(&web, &commit).await;
     let before = bed.ids(&web).await;
@@ -988,7 +1041,7 @@ spec: {{backend: {{docker: {{hosts: [{{name: h1, endpoint: \"tcp://{}\"}}]}}}}}}
 
     // In the middle of a rollout.
     let new = web.image(TOY_2);
-    let commit = bed.repo.put(&new);
+    let commit = put(&new);
     until("it begins", LONG, async || (events.count("create", &web).await > 1).then_some(())).await;
     proxy.set(Mode::Cut);
     let deadline = Instant::now() + Duration::from_secs(2);

@@ -23,12 +23,24 @@ fn cases() -> Vec<Case> {
         ("word", service("  image: a:1\n  replicas: three\n"), (6, 13), "three", ""),
         ("many", service("  image: a:1\n  replicas: 99999999\n"), (6, 13), "99999999", ""),
         ("negative", service("  image: a:1\n  replicas: -1\n"), (6, 13), "-1", ""),
-        ("kind", HEAD.replace("ScalingService", "ScalingServise"), (2, 7), "ScalingServise", "ScalingService"),
+        (
+            "kind",
+            HEAD.replace("ScalingService", "ScalingServise"),
+            (2, 7),
+            "ScalingServise",
+            "ScalingService",
+        ),
         ("version", HEAD.replace("v1alpha1", "v9"), (1, 13), "v9", "v1alpha1"),
         ("twice", service("  image: a:1\n  image: b:1\n"), (6, 3), "image", ""),
         ("yaml", "a: [1, 2\nb: }\n".into(), (0, 0), "", ""),
         ("tabs", format!("{HEAD}metadata:\n\tname: web\n"), (0, 0), "", ""),
-        ("name", service("  image: a:1\n").replace("name: web", "name: Web_1"), (3, 0), "Web_1", ""),
+        (
+            "name",
+            service("  image: a:1\n").replace("name: web", "name: Web_1"),
+            (3, 0),
+            "Web_1",
+            "",
+        ),
         ("duration", service("  image: a:1\n  termination: {grace: 10}\n"), (6, 0), "10", ""),
         ("fleet", service("  image: a:1\n  fleet: nowhere\n"), (6, 10), "nowhere", ""),
         ("list", "- a\n- b\n".into(), (1, 1), "", ""),
@@ -94,7 +106,8 @@ spec: {{backend: {{docker: {{hosts: [{{name: h-{name}, endpoint: \"{endpoint}\"}
 async fn an_endpoint_that_is_not_docker_is_named_and_the_others_proceed() {
     let bed = Bed::new().await;
     let (http, _http) =
-        parrot(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 5\r\n\r\nhello").await;
+        parrot(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 5\r\n\r\nhello")
+            .await;
     let (garbage, _garbage) = parrot(b"\x00\x01\xffSSH-2.0-nonsense\r\n{{{").await;
     let (missing, _missing) =
         parrot(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
@@ -170,27 +183,55 @@ async fn odd_things_in_a_repository_are_problems_and_nothing_is_pruned_for_them(
 
     type Odd<'a> = (&'a str, &'a str, Box<dyn Fn() + 'a>);
     let odd: Vec<Odd<'_>> = vec![
-        ("submodule", "lib", Box::new(|| {
-            bed.repo.git(&["submodule", "add", "--quiet", "--force", &from, "lib"]);
-        })),
-        ("a link out of the tree", "link.yaml", Box::new(|| {
-            symlink(&outside, bed.repo.path.join("link.yaml")).unwrap();
-        })),
-        ("a link to nowhere", "dangling.yaml", Box::new(|| {
-            symlink("not-there.yaml", bed.repo.path.join("dangling.yaml")).unwrap();
-        })),
-        ("a huge file", "huge.yaml", Box::new(|| {
-            bed.repo.write("huge.yaml", "# long\n".repeat(400_000));
-        })),
-        ("invalid UTF-8", "latin.yaml", Box::new(|| {
-            bed.repo.write("latin.yaml", b"kind: \xe4\xf6\xfc\n");
-        })),
-        ("a NUL", "nul.yaml", Box::new(|| {
-            bed.repo.write("nul.yaml", b"kind: a\x00b\n");
-        })),
-        ("one that is deep", "deep.yaml", Box::new(|| {
-            bed.repo.write("deep.yaml", "[".repeat(100_000));
-        })),
+        (
+            "submodule",
+            "lib",
+            Box::new(|| {
+                bed.repo.git(&["submodule", "add", "--quiet", "--force", &from, "lib"]);
+            }),
+        ),
+        (
+            "a link out of the tree",
+            "link.yaml",
+            Box::new(|| {
+                symlink(&outside, bed.repo.path.join("link.yaml")).unwrap();
+            }),
+        ),
+        (
+            "a link to nowhere",
+            "dangling.yaml",
+            Box::new(|| {
+                symlink("not-there.yaml", bed.repo.path.join("dangling.yaml")).unwrap();
+            }),
+        ),
+        (
+            "a huge file",
+            "huge.yaml",
+            Box::new(|| {
+                bed.repo.write("huge.yaml", "# long\n".repeat(400_000));
+            }),
+        ),
+        (
+            "invalid UTF-8",
+            "latin.yaml",
+            Box::new(|| {
+                bed.repo.write("latin.yaml", b"kind: \xe4\xf6\xfc\n");
+            }),
+        ),
+        (
+            "a NUL",
+            "nul.yaml",
+            Box::new(|| {
+                bed.repo.write("nul.yaml", b"kind: a\x00b\n");
+            }),
+        ),
+        (
+            "one that is deep",
+            "deep.yaml",
+            Box::new(|| {
+                bed.repo.write("deep.yaml", "[".repeat(100_000));
+            }),
+        ),
     ];
     for (what, path, make) in &odd {
         bed.repo.clear();
@@ -253,7 +294,9 @@ async fn a_damaged_state_directory_delays_and_breaks_nothing() {
     let damages: [(&str, fn(&[u8]) -> Vec<u8>); 5] = [
         ("empty", |_| Vec::new()),
         ("cut", |b| b[..b.len() / 2].to_vec()),
-        ("flipped", |b| b.iter().enumerate().map(|(i, c)| if i % 97 == 50 { c ^ 0x20 } else { *c }).collect()),
+        ("flipped", |b| {
+            b.iter().enumerate().map(|(i, c)| if i % 97 == 50 { c ^ 0x20 } else { *c }).collect()
+        }),
         ("noise", |b| b.iter().map(|c| c.wrapping_mul(31)).collect()),
         ("longer", |b| [b, b].concat()),
     ];

@@ -38,9 +38,11 @@ fn change(web: &Service, round: u32, dice: &mut Dice) -> Service {
         0 => web.image(if web.image == TOY { TOY_2 } else { TOY }),
         1 => web.replicas(if web.replicas == 3 { 2 } else { 3 }),
         2 => web.env("ROUND", &round.to_string()),
-        _ => web
-            .image(if web.image == TOY { TOY_2 } else { TOY })
-            .replicas(if web.replicas == 3 { 4 } else { 3 }),
+        _ => web.image(if web.image == TOY { TOY_2 } else { TOY }).replicas(if web.replicas == 3 {
+            4
+        } else {
+            3
+        }),
     }
 }
 

@@ -76,9 +76,11 @@ pub async fn plan_once(
     let (desired, _) = parse_tree(&tree, &context(&owner, &*secrets, &applied));
     let mut plans = Vec::new();
     for fleet in desired.fleets.values() {
-        let memory = store.as_ref().map_or_else(Memory::default, |s| {
+        let mut memory = store.as_ref().map_or_else(Memory::default, |s| {
             StoreKeeper::new(s.clone(), owner.clone(), secrets.clone()).load(&fleet.name)
         });
+        // As the agent does at its start: a rollout under way is not one that has failed.
+        memory.resume(clock.now());
         let (hosts, silent) = look(&owner, fleet, &desired, &clock).await;
         for (host, why) in silent {
             let _ = put(&mut std::io::stderr(), &format!("warning: host {host}: {why}\n"));

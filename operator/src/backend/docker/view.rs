@@ -12,7 +12,7 @@ use bollard::models::{EventMessage, EventMessageTypeEnum};
 
 use super::instance::{Check, Ours};
 use super::labels::{Me, Whose};
-use super::probe::Target;
+use super::probe::{Target, Verdict};
 use super::wire::{Info, Inspect, Summary};
 use crate::model::{
     HostSpec, HostView, Instance, InstanceId, Probe, Resources, Seen, ServiceName, State, Time,
@@ -160,6 +160,13 @@ impl Live {
     }
 
     pub(super) fn set_probes(&mut self, probes: Arc<BTreeMap<ServiceName, Probe>>) {
+        for o in self.ours.values_mut() {
+            let service = &o.identity.service;
+            // Until now it counted as healthy because nobody asked; from now on it is asked.
+            if probes.contains_key(service) && !self.probes.contains_key(service) {
+                o.verdict = Verdict::unasked();
+            }
+        }
         self.probes = probes;
     }
 
@@ -215,7 +222,10 @@ impl Live {
             Whose::Ours(identity) => {
                 self.foreign.remove(id);
                 let before = self.ours.remove(id);
-                self.ours.insert(Arc::clone(id), Ours::read(identity, found, before, now));
+                // Until everything was looked at, whatever runs may have run for days.
+                let witnessed = self.seen == Seen::Now;
+                let read = Ours::read(identity, found, before, witnessed, now);
+                self.ours.insert(Arc::clone(id), read);
             }
             Whose::Garbled(why) => {
                 self.warn(id, &found.name, &why);
