@@ -1019,7 +1019,12 @@ spec: {{backend: {{docker: {{hosts: [{{name: h1, endpoint: \"tcp://{}\"}}]}}}}}}
         bed.repo.write("web.yaml", text);
         bed.repo.commit("put")
     };
-    let web = bed.service("web", 3).more("fleet: far").more("onHostLost: {replaceAfter: 60s}");
+    // A port that is taken cannot be published twice, so the old one goes first.
+    let web = bed
+        .service("web", 3)
+        .rollout("maxSurge: 0, maxUnavailable: 1")
+        .more("fleet: far")
+        .more("onHostLost: {replaceAfter: 60s}");
     let commit = put(&web);
     let mut agent = bed.agent();
     agent.settled(&web, &commit).await;

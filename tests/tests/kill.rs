@@ -136,6 +136,9 @@ async fn an_agent_killed_at_any_moment_leaves_nothing_wrong() {
         assert!(names.iter().all(|i| !i.name.contains('.')), "a name is not tidied: {names:?}");
         assert_eq!(bed.ids(&steady).await, ids, "round {round}: who was not asked to change did");
         assert_eq!(bed.starts(&steady).await, starts, "round {round}: somebody was restarted");
+        if round % 20 == 0 {
+            println!("{round} rounds in {:?}", began.elapsed());
+        }
         let (old, old_ids, old_starts) = before;
         let now = bed.ids(&web).await;
         for (slot, id) in &now {
