@@ -28,7 +28,7 @@ pub const SOCKET: &str = "/var/run/docker.sock";
 /// An image with busybox and nothing else.
 pub const IMAGE: &str = "evenkeel/box:1";
 /// Marks what a test makes besides the backend.
-const TEST: &str = "evenkeel.dev/test";
+pub const TEST: &str = "evenkeel.dev/test";
 /// What is older than this was left by a run that crashed.
 const LEFT: i64 = 15 * 60;
 
@@ -145,47 +145,52 @@ pub fn idle() -> InstanceSpec {
     }
 }
 
-fn serial() -> u32 {
+/// A number that no other caller in this process got.
+pub fn serial() -> u32 {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 impl Drop for Rig {
-    /// By the command, because a drop cannot wait and must work after a panic too.
     fn drop(&mut self) {
-        for owner in [self.owner.to_string(), format!("{}-b", self.owner)] {
-            for label in [format!("{OWNER}={owner}"), format!("{TEST}={owner}")] {
-                let list = |what: &[&str]| {
-                    let out = Command::new("docker")
-                        .args(what)
-                        .args(["-q", "--filter", &format!("label={label}")])
-                        .output();
-                    let text = out.map(|o| String::from_utf8_lossy(&o.stdout).into_owned());
-                    text.unwrap_or_default().split_whitespace().map(str::to_owned).collect()
-                };
-                let containers: Vec<String> = list(&["ps", "-a"]);
-                let networks: Vec<String> = list(&["network", "ls"]);
-                for (command, ids) in
-                    [(&["rm", "-f", "-v"][..], containers), (&["network", "rm"], networks)]
-                {
-                    if !ids.is_empty() {
-                        let quiet = Stdio::null;
-                        let _ = Command::new("docker")
-                            .args(command)
-                            .args(ids)
-                            .stdout(quiet())
-                            .stderr(quiet())
-                            .status();
-                    }
-                }
-            }
-        }
+        sweep(self.owner.as_str());
+        sweep(&format!("{}-b", self.owner));
     }
 }
 
+/// Removes everything of an owner. By the command, because a drop cannot wait and must work after
+/// a panic too.
+pub fn sweep(owner: &str) {
+    let run = |args: &[&str]| {
+        let out = Command::new("docker").args(args).stderr(Stdio::null()).output();
+        let text = out.map(|o| String::from_utf8_lossy(&o.stdout).into_owned());
+        text.unwrap_or_default()
+    };
+    let remove = |command: &[&str], found: String| {
+        let found: Vec<&str> = found.split_whitespace().collect();
+        if !found.is_empty() {
+            run(&[command, &found].concat());
+        }
+    };
+    for key in [OWNER, TEST] {
+        let label = format!("label={key}={owner}");
+        remove(&["rm", "-f", "-v"], run(&["ps", "-a", "-q", "--filter", &label]));
+        remove(&["network", "rm"], run(&["network", "ls", "-q", "--filter", &label]));
+    }
+    // A named volume carries no label of ours; tests begin its name with their owner.
+    let name = format!("name={owner}-");
+    remove(&["volume", "rm"], run(&["volume", "ls", "-q", "--filter", &name]));
+}
+
+/// Whether the process that an owner is named after still runs: a long test is not a crashed one.
+fn alive(owner: &str) -> bool {
+    let pid = owner.strip_prefix("t-").and_then(|rest| rest.split('-').next()).unwrap_or_default();
+    !pid.is_empty() && Path::new("/proc").join(pid).exists()
+}
+
 /// Removes what runs that crashed left behind: only what is old, for others run now.
-async fn sweep_left(docker: &Docker) {
+pub async fn sweep_left(docker: &Docker) {
     let now = docker.info().await.unwrap().system_time.unwrap_or_default();
     let now: i64 = now.parse::<jiff::Timestamp>().map_or(0, jiff::Timestamp::as_second);
     for key in [OWNER, TEST] {
@@ -193,7 +198,7 @@ async fn sweep_left(docker: &Docker) {
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         for c in docker.list_containers(Some(options)).await.unwrap_or_default() {
             let labels = c.labels.unwrap_or_default();
-            let test = labels.get(key).is_some_and(|o| o.starts_with("t-"));
+            let test = labels.get(key).is_some_and(|o| o.starts_with("t-") && !alive(o));
             if test && c.created.is_some_and(|t| now - t > LEFT) {
                 let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
                 let _ = docker.remove_container(&c.id.unwrap_or_default(), Some(options)).await;

@@ -7,6 +7,7 @@
     reason = "everything in here runs in tests, which panic rather than return"
 )]
 
+pub mod agent;
 pub mod conformance;
 pub mod docker;
 pub mod proxy;

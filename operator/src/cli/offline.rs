@@ -79,7 +79,7 @@ pub async fn plan_once(
         let mut memory = store.as_ref().map_or_else(Memory::default, |s| {
             StoreKeeper::new(s.clone(), owner.clone(), secrets.clone()).load(&fleet.name)
         });
-        // As after a restart: the file does not say when a rollout last made progress.
+        // As the agent does at its start: a rollout under way is not one that has failed.
         memory.resume(clock.now());
         let (hosts, silent) = look(&owner, fleet, &desired, &clock).await;
         for (host, why) in silent {

@@ -42,8 +42,15 @@ pub(super) struct Ours {
 }
 
 impl Ours {
-    /// Reads an inspect. What was known `before` of the same run is carried on.
-    pub(super) fn read(identity: Identity, i: &Inspect, before: Option<Self>, now: Time) -> Self {
+    /// Reads an inspect. What was known `before` of the same run is carried on; `witnessed`: its start
+    /// happened before our eyes.
+    pub(super) fn read(
+        identity: Identity,
+        i: &Inspect,
+        before: Option<Self>,
+        witnessed: bool,
+        now: Time,
+    ) -> Self {
         let started = nanos(&i.state.started_at);
         let before = before.filter(|b| b.started == started);
         let check = match i.state.health.as_ref().map(|h| h.status.as_str()) {
@@ -94,7 +101,11 @@ impl Ours {
                 .filter(|b| b.check == check)
                 .map_or(now, |b| b.check_since),
             out_of_memory: before.as_ref().is_some_and(|b| b.out_of_memory),
-            verdict: before.map(|b| b.verdict).unwrap_or_default(),
+            verdict: match before {
+                Some(b) => b.verdict,
+                None if witnessed => Verdict::default(),
+                None => Verdict::unasked(),
+            },
         }
     }
 

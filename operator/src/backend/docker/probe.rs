@@ -40,13 +40,19 @@ impl Default for Verdict {
 }
 
 impl Verdict {
-    /// Nobody has been asked yet about one that ran before we came: it may well be serving.
+    /// On one that ran before anybody could ask it: it may well be serving, so it is not taken for
+    /// one that starts, which nobody misses.
     pub(super) fn unasked() -> Self {
         Self { health: HealthState::Unknown, ..Self::default() }
     }
 
     pub(super) fn health(&self) -> HealthState {
         self.health
+    }
+
+    /// Whether it was neither well nor sick yet.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.health, HealthState::Starting | HealthState::Unknown)
     }
 
     /// Takes one answer into account.
@@ -61,7 +67,7 @@ impl Verdict {
             }
             return;
         }
-        let starting = matches!(self.health, HealthState::Unknown | HealthState::Starting);
+        let starting = self.is_open();
         if starting && now.since(running_since) < probe.start_period {
             return;
         }
@@ -174,6 +180,20 @@ mod tests {
             after(&[(200, true), (2200, false), (4200, false), (4900, false)]),
             HealthState::Unhealthy { since: Time(4900) }
         );
+    }
+
+    #[test]
+    fn one_that_nobody_asked_is_unknown_until_it_proves_well_or_sick() {
+        let mut v = Verdict::unasked();
+        for at in [0, 1000, 4900, 5000, 7000] {
+            v.answer(false, &probe(), Time(0), Time(at));
+            assert_eq!(v.health(), HealthState::Unknown, "one answer that failed is no proof");
+        }
+        v.answer(false, &probe(), Time(0), Time(9000));
+        assert_eq!(v.health(), HealthState::Unhealthy { since: Time(9000) });
+        let mut v = Verdict::unasked();
+        v.answer(true, &probe(), Time(0), Time(10));
+        assert_eq!(v.health(), HealthState::Healthy { since: Time(10) });
     }
 
     #[test]

@@ -23,7 +23,6 @@ use super::labels::{FLEET, OWNER};
 use super::probe::{self, Target};
 use super::view::{Heed, Ticket, Todo};
 use super::wire::{Inspect, Summary};
-use crate::model::HealthState;
 
 /// A host that said nothing for so long is asked whether it is there, and has as long to answer.
 const QUIET: Duration = Duration::from_secs(5);
@@ -372,10 +371,7 @@ impl Probes {
 
 /// Probes one run of one instance for as long as it lasts.
 async fn watch(host: Arc<Host>, target: Target) {
-    let starting = || {
-        let health = host.read(|live| live.ours(&target.id).map(|o| o.verdict.health()));
-        matches!(health, Some(HealthState::Unknown | HealthState::Starting))
-    };
+    let starting = || host.read(|live| live.ours(&target.id).is_some_and(|o| o.verdict.is_open()));
     let mut n = 0;
     let mut was_starting = starting();
     loop {

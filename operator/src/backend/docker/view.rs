@@ -160,6 +160,13 @@ impl Live {
     }
 
     pub(super) fn set_probes(&mut self, probes: Arc<BTreeMap<ServiceName, Probe>>) {
+        for o in self.ours.values_mut() {
+            let service = &o.identity.service;
+            // Until now it counted as healthy because nobody asked; from now on it is asked.
+            if probes.contains_key(service) && !self.probes.contains_key(service) {
+                o.verdict = Verdict::unasked();
+            }
+        }
         self.probes = probes;
     }
 
@@ -215,12 +222,10 @@ impl Live {
             Whose::Ours(identity) => {
                 self.foreign.remove(id);
                 let before = self.ours.remove(id);
-                let first = before.is_none() && matches!(self.seen, Seen::Never { .. });
-                let mut ours = Ours::read(identity, found, before, now);
-                if first && ours.state == State::Running {
-                    ours.verdict = Verdict::unasked();
-                }
-                self.ours.insert(Arc::clone(id), ours);
+                // Until everything was looked at, whatever runs may have run for days.
+                let witnessed = self.seen == Seen::Now;
+                let read = Ours::read(identity, found, before, witnessed, now);
+                self.ours.insert(Arc::clone(id), read);
             }
             Whose::Garbled(why) => {
                 self.warn(id, &found.name, &why);

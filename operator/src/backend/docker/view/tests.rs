@@ -201,21 +201,28 @@ fn garbled_ones_are_foreign_by_name_and_port() {
     assert!(view.foreign_names.contains("a") && view.foreign_ports.contains(&8081));
 }
 
-#[test]
-fn a_restarted_container_begins_anew() {
-    let mut l = live();
-    let probe = Probe {
+fn probe() -> Probe {
+    Probe {
         kind: ProbeKind::Tcp,
         port: 80,
         interval: std::time::Duration::from_secs(1),
         timeout: std::time::Duration::from_secs(1),
         failure_threshold: 1,
         start_period: std::time::Duration::ZERO,
-    };
-    l.set_probes(Arc::new(BTreeMap::from([(ServiceName::new("web").unwrap(), probe.clone())])));
+    }
+}
+
+fn probes() -> Arc<BTreeMap<ServiceName, Probe>> {
+    Arc::new(BTreeMap::from([(ServiceName::new("web").unwrap(), probe())]))
+}
+
+#[test]
+fn a_restarted_container_begins_anew() {
+    let mut l = live();
+    l.arrived();
+    l.set_probes(probes());
     see(&mut l, "a", Some(&running("a")));
-    let of =
-        |started| Target { id: "a".into(), started, probe: probe.clone(), at: Ok(String::new()) };
+    let of = |started| Target { id: "a".into(), started, probe: probe(), at: Ok(String::new()) };
     l.probed(&of(1_000_000_000), true, Time(9));
     let health = |l: &Live| l.ours["a"].health(true);
     assert_eq!(health(&l), HealthState::Healthy { since: Time(9) });
@@ -223,6 +230,30 @@ fn a_restarted_container_begins_anew() {
     assert_eq!(health(&l), HealthState::Starting);
     l.probed(&of(1_000_000_000), true, Time(10));
     assert_eq!(health(&l), HealthState::Starting, "an answer of the run before counts");
+}
+
+#[test]
+fn what_ran_before_it_could_be_asked_is_not_taken_for_one_that_starts() {
+    let health = |l: &Live, id: &str| l.ours[id].health(true);
+    let mut l = live();
+    l.set_probes(probes());
+    see(&mut l, "a", Some(&running("a")));
+    assert_eq!(health(&l, "a"), HealthState::Unknown, "it may have served for days");
+    l.arrived();
+    see(&mut l, "b", Some(&running("b")));
+    assert_eq!(health(&l, "b"), HealthState::Starting, "it was seen to start");
+    see(&mut l, "a", Some(&running("a")));
+    assert_eq!(health(&l, "a"), HealthState::Unknown);
+    // While the host was silent it may have been started by anybody, any time.
+    l.lost(Time(9));
+    see(&mut l, "c", Some(&running("c")));
+    assert_eq!(health(&l, "c"), HealthState::Unknown);
+    // A service that gets its first check served until then, as far as anybody knew.
+    let mut l = live();
+    l.arrived();
+    see(&mut l, "a", Some(&running("a")));
+    l.set_probes(probes());
+    assert_eq!(health(&l, "a"), HealthState::Unknown);
 }
 
 fn any_json() -> impl Strategy<Value = serde_json::Value> {
