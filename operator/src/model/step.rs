@@ -258,8 +258,10 @@ pub struct ServiceStatus {
     pub available: u32,
     /// In one word.
     pub phase: Phase,
-    /// The spec in force.
+    /// The hash of the spec in force.
     pub hash: SpecHash,
+    /// The spec in force: the one asked for, or the last good one after a rollback.
+    pub spec: Arc<InstanceSpec>,
 }
 
 /// A service in one word.

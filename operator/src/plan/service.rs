@@ -395,6 +395,7 @@ impl<'a> Work<'_, 'a> {
             available: self.count(|s| s.bucket == Bucket::Available),
             phase,
             hash: self.effective.hash,
+            spec: self.effective.spec.clone(),
         };
         debug_assert!(updated_available <= self.service.replicas);
         out.services.insert(self.service.name.clone(), status);

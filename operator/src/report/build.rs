@@ -61,6 +61,8 @@ fn services(f: &FleetState, redactor: &Redactor, only: Option<&ServiceName>) -> 
 fn service(f: &FleetState, p: &PassReport, name: &ServiceName, redactor: &Redactor) -> ServiceView {
     let asked = p.desired.services.get(name).filter(|s| s.fleet == p.fleet.name);
     let hash = p.plan.services.get(name).map(|s| s.hash).or(asked.map(|s| s.hash));
+    // After a rollback that is not the spec that was asked for.
+    let in_force = p.plan.services.get(name).map(|s| &s.spec);
     let mut instances: Vec<InstanceView> = Vec::new();
     for (host, view) in &p.world.hosts {
         let up = view.seen == Seen::Now;
@@ -91,7 +93,7 @@ fn service(f: &FleetState, p: &PassReport, name: &ServiceName, redactor: &Redact
     ServiceView {
         name: name.to_string(),
         fleet: p.fleet.name.to_string(),
-        image: asked.map(|s| s.spec.image.clone()),
+        image: in_force.or(asked.map(|s| &s.spec)).map(|spec| spec.image.clone()),
         desired: counts.desired,
         replicas: counts.replicas,
         updated: counts.updated,
@@ -312,7 +314,7 @@ fn running(f: &FleetState, redactor: &Redactor, take: impl Fn(&Step) -> bool) ->
 }
 
 fn counts(s: &ServiceStatus) -> CountsView {
-    let ServiceStatus { desired, total, updated, ready, available, phase, hash: _ } = s;
+    let ServiceStatus { desired, total, updated, ready, available, phase, hash: _, spec: _ } = s;
     CountsView {
         desired: *desired,
         replicas: *total,

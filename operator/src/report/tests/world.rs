@@ -122,6 +122,7 @@ pub(super) fn status_of(desired: u32, available: u32, phase: Phase, hash: u64) -
         available,
         phase,
         hash: SpecHash(hash),
+        spec: spec(if hash == 7 { "postgres:18" } else { "registry.example:5000/shop/web:2" }),
     }
 }
 

@@ -11,7 +11,7 @@ use super::document::{Id, Meaning, Object, Ready, restore};
 use super::node::{Flaw, Pos, meant};
 use super::ports::{self, Claim};
 use super::{Context, form, lower, problem};
-use crate::model::{Endpoint, Fleet, FleetName, Problem, Service, ServiceName};
+use crate::model::{Endpoint, Fleet, FleetName, HostSpec, Port, Problem, Service, ServiceName};
 
 /// Rounds in which a service that falls back to its last good document takes ports from another.
 const ROUNDS: usize = 10;
@@ -84,6 +84,11 @@ impl<'a> Force<'a> {
         (stored == *id).then_some(ready)
     }
 
+    /// Whether the last parse had a document of it in force.
+    fn was_defined(&self, id: &Id) -> bool {
+        self.ctx.previous.objects.contains_key(&id.key())
+    }
+
     fn tell(&mut self, id: &Id, path: &str, message: String, hint: Option<String>) {
         let Some(object) = self.entries.get(id).and_then(|e| e.object.as_ref()) else { return };
         let flaw = Flaw { pos: object.root.locate(path), message, hint };
@@ -125,7 +130,8 @@ impl<'a> Force<'a> {
         // A fleet whose document is gone while services still run on it is not gone.
         for (_, service, _) in self.services() {
             let id = fleet_id(&service.fleet);
-            if service.fleet.as_str() != DEFAULT_FLEET && !self.entries.contains_key(&id) {
+            let implied = service.fleet.as_str() == DEFAULT_FLEET && !self.was_defined(&id);
+            if !implied && !self.entries.contains_key(&id) {
                 let ready = self.last_good(&id);
                 self.entries.insert(id, Entry { object: None, ready, held: true });
             }
@@ -180,6 +186,15 @@ impl<'a> Force<'a> {
             (Some(Some(fleet)), _) => fleet,
             // The fleet's own problem says enough.
             (Some(None), _) => return false,
+            // Without this all its instances would be started anew beside the agent.
+            (None, _) if name.as_str() == DEFAULT_FLEET && self.was_defined(&fleet_id(name)) => {
+                let message = "spec.fleet: the document of the fleet default is gone, and the \
+                               service would move to the local engine";
+                let hint =
+                    "bring it back, or write a fleet `default` with the local engine as its host";
+                self.tell(id, "spec.fleet", message.into(), Some(hint.into()));
+                return false;
+            }
             (None, Some(fleet)) if name.as_str() == DEFAULT_FLEET => Arc::clone(fleet),
             // Told by `default_fleet`.
             (None, None) if name.as_str() == DEFAULT_FLEET => return false,
@@ -201,7 +216,7 @@ impl<'a> Force<'a> {
             constraints.iter().position(|c| !fleet.hosts.values().any(|h| ports::holds(c, h)));
         let together = fleet.hosts.values().any(|h| constraints.iter().all(|c| ports::holds(c, h)));
         if together {
-            return true;
+            return self.can_be_asked(id, service, &fleet);
         }
         let mut path = "spec.placement.constraints".to_owned();
         let mut all = "all of that".to_owned();
@@ -215,6 +230,28 @@ impl<'a> Force<'a> {
             label_hint(label, &fleet)
         });
         self.tell(id, &path, message, hint);
+        false
+    }
+
+    /// Whether the agent reaches what it is to probe wherever the service may run: from afar only
+    /// published ports are reached. An instance that nobody can ask would be replaced for ever.
+    fn can_be_asked(&mut self, id: &Id, service: &Service, fleet: &Fleet) -> bool {
+        let Some(probe) = &service.probe else { return true };
+        let published = |p: &Port| p.container == probe.port && p.publish.is_some();
+        if service.spec.ports.iter().any(published) {
+            return true;
+        }
+        let allowed =
+            |h: &&Arc<HostSpec>| service.placement.constraints.iter().all(|c| ports::holds(c, h));
+        let remote = |h: &&Arc<HostSpec>| !matches!(h.endpoint, Endpoint::Unix { .. });
+        let Some(host) = fleet.hosts.values().filter(allowed).find(remote) else { return true };
+        let message = format!(
+            "spec.health: port {} is asked by the agent, which reaches it on the remote host {} only \
+             where it is published",
+            probe.port, host.name
+        );
+        let hint = "add publish to the port, or use health.command, which the engine runs itself";
+        self.tell(id, "spec.health", message, Some(hint.into()));
         false
     }
 

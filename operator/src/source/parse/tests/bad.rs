@@ -481,3 +481,19 @@ fn between_documents() {
         ),
     ]);
 }
+
+#[test]
+fn what_nobody_could_ask_for_its_health_is_refused() {
+    let far = fleet("shop", "[{name: far, endpoint: \"tcp://10.0.0.1:2375\"}]");
+    let web = |port: &str| {
+        let spec =
+            format!("{{image: a, fleet: shop, ports: [{port}], health: {{http: {{port: http}}}}}}");
+        format!("{far}---\n{}", service(&spec))
+    };
+    check(
+        &web("{name: http, containerPort: 80}"),
+        "a.yaml:9:81: ScalingService web: spec.health: port 80 is asked by the agent, which reaches it on the remote host far only where it is published
+         hint: add publish to the port, or use health.command, which the engine runs itself",
+    );
+    check(&web("{name: http, containerPort: 80, publish: 8080}"), "");
+}

@@ -237,3 +237,24 @@ fn the_record_is_text_that_cannot_hurt() {
         assert_eq!(force(&desired), "web (held) nothing");
     }
 }
+
+#[test]
+fn a_service_does_not_move_to_the_local_engine_because_its_fleet_lost_its_document() {
+    let web = service("{image: a, replicas: 2}");
+    let remote = "apiVersion: evenkeel.dev/v1alpha1\nkind: Fleet\nmetadata: {name: default}\n\
+                  spec: {backend: {docker: {hosts: [{name: far, endpoint: \"tcp://10.0.0.1:2375\"}]}}}\n";
+    let (_, first) =
+        parse_with(&files(&[("web.yaml", &web), ("fleet.yaml", remote)]), &Applied::default());
+    let mut previous = first;
+    for _ in 0..2 {
+        let (desired, applied) = parse_with(&files(&[("web.yaml", &web)]), &previous);
+        assert_eq!(desired.problems.len(), 1, "{:?}", desired.problems);
+        assert!(desired.problems[0].message.contains("would move to the local engine"));
+        let fleet = desired.fleets.values().next().unwrap();
+        assert_eq!(fleet.hosts.keys().next().unwrap().as_str(), "far");
+        previous = Applied::from_json(&applied.to_json()).unwrap();
+    }
+    // Nobody ever wrote one: the local engine is meant.
+    let (desired, _) = parse_with(&files(&[("web.yaml", &web)]), &Applied::default());
+    assert!(desired.problems.is_empty(), "{:?}", desired.problems);
+}
