@@ -9,6 +9,8 @@ const CASES: u32 = 10_000;
 pub(crate) const USAGE: &str = "\
 usage: cargo xtask TASK
 
+  demo [--keep]                the main job, shown: commits that scale, roll out and heal real containers,
+                               then everything is taken down (--keep leaves it running)
   images [--force]             build the images that tests and examples run, unless they are current
   crd [--check]                write what is generated from the API types, or check that it is current
   lint                         format, tidiness, clippy, documentation, generated files, dependencies
@@ -25,6 +27,7 @@ pub(crate) enum Task {
     Lint,
     Test { filters: Vec<String> },
     Promises { cases: u32 },
+    Demo { keep: bool },
     HostsUp { count: u8 },
     HostsDown { only: Option<u8> },
 }
@@ -33,6 +36,8 @@ pub(crate) fn parse(args: &[String]) -> Result<Task, String> {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args.as_slice() {
         [] | ["help" | "--help" | "-h", ..] | [_, "--help" | "-h"] => Ok(Task::Help),
+        ["demo"] => Ok(Task::Demo { keep: false }),
+        ["demo", "--keep"] => Ok(Task::Demo { keep: true }),
         ["images"] => Ok(Task::Images { force: false }),
         ["images", "--force"] => Ok(Task::Images { force: true }),
         ["crd"] => Ok(Task::Crd { check: false }),
@@ -76,6 +81,8 @@ mod tests {
     fn every_task() {
         assert_eq!(parsed(""), Ok(Task::Help));
         assert_eq!(parsed("lint --help"), Ok(Task::Help));
+        assert_eq!(parsed("demo"), Ok(Task::Demo { keep: false }));
+        assert_eq!(parsed("demo --keep"), Ok(Task::Demo { keep: true }));
         assert_eq!(parsed("images"), Ok(Task::Images { force: false }));
         assert_eq!(parsed("images --force"), Ok(Task::Images { force: true }));
         assert_eq!(parsed("crd"), Ok(Task::Crd { check: false }));
@@ -94,6 +101,7 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused() {
         for line in [
+            "demo --scale",
             "image",
             "images now",
             "lint --fix",
@@ -112,9 +120,16 @@ mod tests {
 
     #[test]
     fn every_task_is_in_the_usage() {
-        for word in
-            ["images", "crd", "lint", "test", "promises", "testbed hosts up", "testbed hosts down"]
-        {
+        for word in [
+            "demo",
+            "images",
+            "crd",
+            "lint",
+            "test",
+            "promises",
+            "testbed hosts up",
+            "testbed hosts down",
+        ] {
             assert!(USAGE.contains(&format!("\n  {word} ")), "{word}");
         }
     }

@@ -5,7 +5,10 @@
 
 mod cli;
 mod command;
+mod demo;
+mod http;
 mod images;
+mod interrupt;
 mod links;
 mod lint;
 mod rust_text;
@@ -50,6 +53,7 @@ fn run(task: Task) -> Result<()> {
         Task::Lint => lint::lint(&tree)?,
         Task::Test { filters } => test::test(&tree, &filters)?,
         Task::Promises { cases } => test::promises(&tree, cases)?,
+        Task::Demo { keep } => demo::demo(&tree, keep)?,
         Task::HostsUp { count } => testbed::up(&tree, count)?,
         Task::HostsDown { only } => testbed::down(only)?,
     }
