@@ -3,6 +3,7 @@
 //! `cargo xtask` prints the commands. Nothing here is part of what users run.
 #![allow(clippy::print_stdout, reason = "it is a command line for the people who build evenkeel")]
 
+mod bench;
 mod cli;
 mod command;
 mod demo;
@@ -53,6 +54,7 @@ fn run(task: Task) -> Result<()> {
         Task::Lint => lint::lint(&tree)?,
         Task::Test { filters } => test::test(&tree, &filters)?,
         Task::Promises { cases } => test::promises(&tree, cases)?,
+        Task::Bench { quick, rows } => bench::bench(&tree, quick, &rows)?,
         Task::Demo { keep } => demo::demo(&tree, keep)?,
         Task::HostsUp { count } => testbed::up(&tree, count)?,
         Task::HostsDown { only } => testbed::down(only)?,
