@@ -25,10 +25,15 @@ pub(crate) fn bench(tree: &Tree, quick: bool, rows: &[String]) -> Result<()> {
     if !engine.is_empty() {
         images::build(tree, false)?;
     }
-    // One by one: built together, the agent would get what only tests ask of its dependencies.
-    for build in
-        [&["evenkeel"][..], &["evenkeel-tests", "--bin", "bench-engine", "--bin", "bench-plan"]]
-    {
+    let mut builds = Vec::new();
+    if wants("plan") {
+        builds.push(&["evenkeel-tests", "--bin", "bench-plan"][..]);
+    }
+    if !engine.is_empty() {
+        // One by one: built together, the agent would get what only tests ask of its dependencies.
+        builds.extend([&["evenkeel"][..], &["bench-engine"]]);
+    }
+    for build in builds {
         let build = cargo().args(["build", "--release", "--locked", "--package"]).args(build);
         build.within(tree.root()).go()?;
     }

@@ -22,6 +22,8 @@ use crate::agent::{Agent, Ask};
 use crate::engine::{Engine, OWNER, millis};
 use crate::recorder::Recorder;
 
+/// The local engine.
+const SOCKET: &str = "/var/run/docker.sock";
 const IMAGE: &str = "evenkeel/toy:1";
 const FIFTY: u32 = 50;
 
@@ -90,7 +92,7 @@ impl Bench {
     /// From nothing to fifty, by evenkeel and by everybody else.
     async fn scale(&self) {
         let (mine, bare) = (self.owner("scale"), self.owner("bare"));
-        let socket = Path::new(evenkeel_tests::docker::SOCKET);
+        let socket = Path::new(SOCKET);
         let agent = Agent::start(&self.binary, self.directory.path(), &mine, socket).await;
         let parallel: &[usize] = if self.quick { &[2, 4, 8] } else { &[1, 2, 4, 8, 16] };
         let mut ours = Vec::new();
