@@ -17,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bollard::query_parameters::KillContainerOptionsBuilder;
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::agent::{Agent, Ask};
 use crate::engine::{Engine, OWNER, millis};
@@ -286,6 +287,7 @@ async fn main() -> ExitCode {
         engine: Engine::connect().await,
         directory: tempfile::tempdir().unwrap(),
     });
+    let mut terminate = signal(SignalKind::terminate()).unwrap();
     // On a task of its own, so that a panic in it is swept up after, too.
     let measured = bench.clone();
     let mut task = tokio::task::JoinSet::new();
@@ -293,6 +295,7 @@ async fn main() -> ExitCode {
     let fine = tokio::select! {
         ended = task.join_next() => ended.is_some_and(|e| e.is_ok()),
         _ = tokio::signal::ctrl_c() => false,
+        _ = terminate.recv() => false,
     };
     task.shutdown().await;
     bench.sweep().await;
