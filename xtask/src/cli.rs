@@ -1,5 +1,7 @@
 //! The arguments, by hand: a parser library would cost more to compile than the rest of this crate.
 
+use crate::bench;
+
 /// How many Docker hosts `testbed hosts up` brings up when nobody says.
 const HOSTS: u8 = 3;
 /// More would not fit the address plan of the testbed.
@@ -9,11 +11,15 @@ const CASES: u32 = 10_000;
 pub(crate) const USAGE: &str = "\
 usage: cargo xtask TASK
 
+  demo [--keep]                the main job, shown: commits that scale, roll out and heal real containers,
+                               then everything is taken down (--keep leaves it running)
   images [--force]             build the images that tests and examples run, unless they are current
   crd [--check]                write what is generated from the API types, or check that it is current
   lint                         format, tidiness, clippy, documentation, generated files, dependencies
   test [FILTER…]               set up what is missing, then run the tests
   promises [--cases N]         the property tests for long, in release (default 10000 cases)
+  bench [--quick] [ROW…]       measure scale, heal, commit, plan and idle, or only these rows, in release;
+                               a table, and target/bench/latest.json
   testbed hosts up [N]         N Docker hosts on this machine, each in a network namespace (default 3)
   testbed hosts down [I]       take all of them down, or only host I";
 
@@ -25,6 +31,8 @@ pub(crate) enum Task {
     Lint,
     Test { filters: Vec<String> },
     Promises { cases: u32 },
+    Demo { keep: bool },
+    Bench { quick: bool, rows: Vec<String> },
     HostsUp { count: u8 },
     HostsDown { only: Option<u8> },
 }
@@ -33,6 +41,9 @@ pub(crate) fn parse(args: &[String]) -> Result<Task, String> {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args.as_slice() {
         [] | ["help" | "--help" | "-h", ..] | [_, "--help" | "-h"] => Ok(Task::Help),
+        ["demo"] => Ok(Task::Demo { keep: false }),
+        ["demo", "--keep"] => Ok(Task::Demo { keep: true }),
+        ["bench", rest @ ..] => bench(rest),
         ["images"] => Ok(Task::Images { force: false }),
         ["images", "--force"] => Ok(Task::Images { force: true }),
         ["crd"] => Ok(Task::Crd { check: false }),
@@ -57,6 +68,20 @@ pub(crate) fn parse(args: &[String]) -> Result<Task, String> {
     }
 }
 
+fn bench(rest: &[&str]) -> Result<Task, String> {
+    let (flags, rows): (Vec<&str>, Vec<&str>) = rest.iter().partition(|arg| arg.starts_with('-'));
+    if let Some(flag) = flags.iter().find(|flag| **flag != "--quick") {
+        return Err(format!("unknown option {flag} of bench"));
+    }
+    match rows.iter().find(|row| !bench::ROWS.contains(row)) {
+        Some(row) => Err(format!("there is no row {row}, only {}", bench::ROWS.join(", "))),
+        None => Ok(Task::Bench {
+            quick: !flags.is_empty(),
+            rows: rows.iter().map(|&row| row.to_owned()).collect(),
+        }),
+    }
+}
+
 fn host_number(text: &str) -> Result<u8, String> {
     match text.parse() {
         Ok(number @ 1..=MAX_HOSTS) => Ok(number),
@@ -76,6 +101,11 @@ mod tests {
     fn every_task() {
         assert_eq!(parsed(""), Ok(Task::Help));
         assert_eq!(parsed("lint --help"), Ok(Task::Help));
+        assert_eq!(parsed("demo"), Ok(Task::Demo { keep: false }));
+        assert_eq!(parsed("demo --keep"), Ok(Task::Demo { keep: true }));
+        assert_eq!(parsed("bench"), Ok(Task::Bench { quick: false, rows: vec![] }));
+        let rows = vec!["heal".to_owned(), "idle".to_owned()];
+        assert_eq!(parsed("bench heal --quick idle"), Ok(Task::Bench { quick: true, rows }));
         assert_eq!(parsed("images"), Ok(Task::Images { force: false }));
         assert_eq!(parsed("images --force"), Ok(Task::Images { force: true }));
         assert_eq!(parsed("crd"), Ok(Task::Crd { check: false }));
@@ -94,6 +124,9 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused() {
         for line in [
+            "demo --scale",
+            "bench --slow",
+            "bench speed",
             "image",
             "images now",
             "lint --fix",
@@ -112,9 +145,16 @@ mod tests {
 
     #[test]
     fn every_task_is_in_the_usage() {
-        for word in
-            ["images", "crd", "lint", "test", "promises", "testbed hosts up", "testbed hosts down"]
-        {
+        for word in [
+            "demo",
+            "images",
+            "crd",
+            "lint",
+            "test",
+            "promises",
+            "testbed hosts up",
+            "testbed hosts down",
+        ] {
             assert!(USAGE.contains(&format!("\n  {word} ")), "{word}");
         }
     }

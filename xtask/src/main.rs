@@ -3,9 +3,13 @@
 //! `cargo xtask` prints the commands. Nothing here is part of what users run.
 #![allow(clippy::print_stdout, reason = "it is a command line for the people who build evenkeel")]
 
+mod bench;
 mod cli;
 mod command;
+mod demo;
+mod http;
 mod images;
+mod interrupt;
 mod links;
 mod lint;
 mod rust_text;
@@ -50,6 +54,8 @@ fn run(task: Task) -> Result<()> {
         Task::Lint => lint::lint(&tree)?,
         Task::Test { filters } => test::test(&tree, &filters)?,
         Task::Promises { cases } => test::promises(&tree, cases)?,
+        Task::Bench { quick, rows } => bench::bench(&tree, quick, &rows)?,
+        Task::Demo { keep } => demo::demo(&tree, keep)?,
         Task::HostsUp { count } => testbed::up(&tree, count)?,
         Task::HostsDown { only } => testbed::down(only)?,
     }
