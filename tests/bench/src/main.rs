@@ -77,7 +77,7 @@ impl Bench {
         self.rows.is_empty() || self.rows.iter().any(|r| r == row)
     }
 
-    fn owner(&self, what: &str) -> String {
+    fn owner(what: &str) -> String {
         format!("bench-{}-{what}", std::process::id())
     }
 
@@ -92,7 +92,7 @@ impl Bench {
 
     /// From nothing to fifty, by evenkeel and by everybody else.
     async fn scale(&self) {
-        let (mine, bare) = (self.owner("scale"), self.owner("bare"));
+        let (mine, bare) = (Self::owner("scale"), Self::owner("bare"));
         let socket = Path::new(SOCKET);
         let agent = Agent::start(&self.binary, self.directory.path(), &mine, socket).await;
         let parallel: &[usize] = if self.quick { &[2, 4, 8] } else { &[1, 2, 4, 8, 16] };
@@ -124,17 +124,17 @@ impl Bench {
                 "ratio": ratio(median(took)), "samples": took}));
         }
         eprintln!("scale: docker-compose");
-        let peer = self.owner("compose");
+        let peer = Self::owner("compose");
         peer_row(
             "docker-compose up --scale",
             best,
             peers::compose(self.directory.path(), &peer, FIFTY),
         );
         eprintln!("scale: Swarm");
-        let peer = self.owner("swarm");
+        let peer = Self::owner("swarm");
         peer_row("Swarm service", best, peers::swarm(&self.engine, &peer, FIFTY).await);
         eprintln!("scale: docker run");
-        let peer = self.owner("run");
+        let peer = Self::owner("run");
         peer_row(
             "docker run -d, one by one",
             best,
@@ -145,7 +145,7 @@ impl Bench {
     /// What is seen at a socket between an agent and the engine.
     async fn watched(&self) {
         let recorder = Recorder::listen(self.directory.path().join("engine.sock"));
-        let owner = self.owner("watch");
+        let owner = Self::owner("watch");
         let within = self.directory.path();
         let agent = Agent::start(&self.binary, within, &owner, &recorder.socket).await;
         let mut ask = Ask { replicas: FIFTY, ..Ask::default() };
@@ -252,7 +252,7 @@ impl Bench {
     /// Removes everything of these owners.
     async fn sweep(&self) {
         for what in ["scale", "bare", "compose", "swarm", "run", "watch"] {
-            self.engine.remove((OWNER, &self.owner(what))).await;
+            self.engine.remove((OWNER, &Self::owner(what))).await;
         }
     }
 }
@@ -266,7 +266,7 @@ fn peer_row(what: &str, best: f64, outcome: peers::Outcome) {
         Ok(ms) => row(&json!({"row": "scale", "what": what, "value": ms, "unit": "ms",
             "ratio": ms / best, "samples": [ms]})),
         Err(why) => {
-            row(&json!({"row": "scale", "what": what, "note": format!("not measured: {why}")}))
+            row(&json!({"row": "scale", "what": what, "note": format!("not measured: {why}")}));
         }
     }
 }
