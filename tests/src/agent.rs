@@ -720,8 +720,11 @@ pub fn settled(status: &StatusView, service: &Service, commit: &str) -> bool {
 /// Everything that a service and its fleet wait for, as text.
 pub fn waits(status: &StatusView) -> String {
     let services = status.services.iter().flat_map(|s| &s.waiting);
-    let all = services.chain(status.fleets.iter().flat_map(|f| &f.waiting));
-    all.map(|w| format!("{}: {} ({})\n", w.subject, w.message, w.kind)).collect()
+    let mut text = String::new();
+    for w in services.chain(status.fleets.iter().flat_map(|f| &f.waiting)) {
+        let _ = writeln!(text, "{}: {} ({})", w.subject, w.message, w.kind);
+    }
+    text
 }
 
 /// One request on a connection of its own; `None` when nobody answers.

@@ -74,7 +74,7 @@ async fn a_new_image_rolls_and_never_fewer_than_asked_for_serve() {
     let new = web.image(TOY_2);
     let commit = bed.repo.put(&new);
     let (fewest, most) = fewest_serving(&bed, &web, agent.settled(&new, &commit)).await;
-    assert!(fewest >= 4 && fewest < 100, "only {fewest} of 4 served");
+    assert!((4..100).contains(&fewest), "only {fewest} of 4 served");
     assert!(most <= 6, "{most} ran at once");
     let after = bed.of(&web).await;
     assert!(after.iter().all(|c| c.image == TOY_2 && !before.values().any(|id| *id == c.id)));
