@@ -166,6 +166,9 @@ async fn running(bed: &Bed) -> (evenkeel_tests::agent::Service, Agent) {
     (web, agent)
 }
 
+/// What it is, where its problem is, and how it comes into the repository.
+type Odd<'a> = (&'a str, &'a str, Box<dyn Fn() + 'a>);
+
 #[tokio::test]
 async fn odd_things_in_a_repository_are_problems_and_nothing_is_pruned_for_them() {
     let bed = Bed::new().await;
@@ -181,7 +184,6 @@ async fn odd_things_in_a_repository_are_problems_and_nothing_is_pruned_for_them(
     let outside = bed.dir().join("outside.yaml");
     fs::write(&outside, bed.service("outside", 1).to_string()).unwrap();
 
-    type Odd<'a> = (&'a str, &'a str, Box<dyn Fn() + 'a>);
     let odd: Vec<Odd<'_>> = vec![
         (
             "submodule",
@@ -285,13 +287,16 @@ async fn thousands_of_files_are_read_and_too_many_are_refused() {
     assert_eq!(bed.all().await, before);
 }
 
+/// A way to damage a file, and its name.
+type Damage = (&'static str, fn(&[u8]) -> Vec<u8>);
+
 #[tokio::test]
 async fn a_damaged_state_directory_delays_and_breaks_nothing() {
     let bed = Bed::new().await;
     let (web, mut agent) = running(&bed).await;
     let before = bed.all().await;
     let commit = bed.repo.git(&["rev-parse", "HEAD"]);
-    let damages: [(&str, fn(&[u8]) -> Vec<u8>); 5] = [
+    let ways: [Damage; 5] = [
         ("empty", |_| Vec::new()),
         ("cut", |b| b[..b.len() / 2].to_vec()),
         ("flipped", |b| {
@@ -300,7 +305,7 @@ async fn a_damaged_state_directory_delays_and_breaks_nothing() {
         ("noise", |b| b.iter().map(|c| c.wrapping_mul(31)).collect()),
         ("longer", |b| [b, b].concat()),
     ];
-    for (what, damage) in damages {
+    for (what, damage) in ways {
         agent.kill();
         let mut damaged = 0;
         for entry in fs::read_dir(&bed.state).unwrap().flatten() {

@@ -2,7 +2,7 @@
 //! finds its way, and nothing that was not asked for is restarted or left behind.
 //!
 //! `EVENKEEL_KILLS` is the number of rounds, `EVENKEEL_SEED` repeats a run.
-#![allow(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests panic as tests do")]
 
 use std::time::Duration;
 

@@ -1,8 +1,11 @@
 //! The real agent as a child process on the real engine, with a repository, a state directory, a
 //! port and an owner of its own.
 
+mod engine;
+mod repo;
+
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _};
 use std::path::{Path, PathBuf};
@@ -11,14 +14,13 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use bollard::Docker;
-use evenkeel::backend::docker::{HASH, OWNER, SERVICE, SLOT};
 use evenkeel::report::view::{PhaseView, PlanView, ServiceView, StatusView};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::docker::{SOCKET, TEST, serial, sweep, sweep_left};
+pub use self::engine::{Event, Events, Seen, containers, http, serving};
+pub use self::repo::{Repo, Service};
+use crate::docker::{SOCKET, serial, sweep, sweep_left};
 
 /// The image most tests run.
 pub const TOY: &str = "evenkeel/toy:1";
@@ -107,177 +109,6 @@ fn binary() -> &'static Path {
 pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
-}
-
-/// A git repository that is committed to.
-pub struct Repo {
-    /// Its work tree.
-    pub path: PathBuf,
-}
-
-impl Repo {
-    fn new(path: PathBuf) -> Self {
-        fs::create_dir_all(&path).unwrap();
-        let repo = Self { path };
-        repo.git(&["init", "--quiet", "--initial-branch", "main"]);
-        repo
-    }
-
-    /// Runs git in it.
-    pub fn git(&self, args: &[&str]) -> String {
-        let out = Command::new("git")
-            .args(["-c", "user.name=A Test", "-c", "user.email=test@example.com"])
-            .args(["-c", "commit.gpgsign=false", "-c", "core.hooksPath=/dev/null"])
-            .args(["-c", "gc.auto=0", "-c", "protocol.file.allow=always"])
-            .args(args)
-            .current_dir(&self.path)
-            .env("GIT_CONFIG_GLOBAL", "/dev/null")
-            .output()
-            .expect("the tests need git");
-        assert!(out.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&out.stderr));
-        String::from_utf8_lossy(&out.stdout).trim().to_owned()
-    }
-
-    /// Writes a file of the work tree.
-    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) {
-        let path = self.path.join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, content).unwrap();
-    }
-
-    /// Commits the work tree as it is; gives the commit's id.
-    pub fn commit(&self, message: &str) -> String {
-        self.git(&["add", "--all"]);
-        self.git(&["commit", "--quiet", "--allow-empty", "--message", message]);
-        self.git(&["rev-parse", "HEAD"])
-    }
-
-    /// Commits one service as it is now asked for.
-    pub fn put(&self, service: &Service) -> String {
-        self.write(&format!("{}.yaml", service.name), service.to_string());
-        self.commit(&format!("put {}", service.name))
-    }
-
-    /// Replaces all files by these and commits.
-    pub fn replace(&self, files: &[(&str, &str)]) -> String {
-        self.clear();
-        for (name, content) in files {
-            self.write(name, content);
-        }
-        self.commit("replace")
-    }
-
-    /// Removes all files of the work tree.
-    pub fn clear(&self) {
-        for entry in fs::read_dir(&self.path).unwrap().flatten() {
-            if entry.file_name() != ".git" {
-                let path = entry.path();
-                let dir = entry.file_type().unwrap().is_dir();
-                if dir { fs::remove_dir_all(path) } else { fs::remove_file(path) }.unwrap();
-            }
-        }
-    }
-}
-
-/// A service as it is asked for; `Display` is its document.
-#[derive(Debug, Clone)]
-pub struct Service {
-    /// Its name, which is that of its containers too and must meet no other's on the engine.
-    pub name: String,
-    /// How many.
-    pub replicas: u32,
-    /// Of what.
-    pub image: String,
-    /// Plain variables.
-    pub env: BTreeMap<String, String>,
-    /// The inside of `rollout`.
-    pub rollout: String,
-    /// The inside of `termination`.
-    pub termination: String,
-    /// More lines of the spec.
-    pub more: String,
-    /// Lines before the document.
-    pub comment: String,
-}
-
-impl Service {
-    /// The same with other replicas.
-    #[must_use]
-    pub fn replicas(&self, replicas: u32) -> Self {
-        Self { replicas, ..self.clone() }
-    }
-
-    /// The same with another image.
-    #[must_use]
-    pub fn image(&self, image: &str) -> Self {
-        Self { image: image.into(), ..self.clone() }
-    }
-
-    /// The same with another rollout.
-    #[must_use]
-    pub fn rollout(&self, rollout: &str) -> Self {
-        Self { rollout: rollout.into(), ..self.clone() }
-    }
-
-    /// The same with a variable.
-    #[must_use]
-    pub fn env(&self, name: &str, value: &str) -> Self {
-        let mut new = self.clone();
-        new.env.insert(name.into(), value.into());
-        new
-    }
-
-    /// The same with more lines of spec.
-    #[must_use]
-    pub fn more(&self, line: &str) -> Self {
-        Self { more: format!("{}  {line}\n", self.more), ..self.clone() }
-    }
-}
-
-impl fmt::Display for Service {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut env = String::new();
-        for (name, value) in &self.env {
-            write!(env, "{{name: {name}, value: \"{value}\"}}, ")?;
-        }
-        let Self { name, replicas, image, env: _, rollout, termination, more, comment } = self;
-        write!(
-            f,
-            "{comment}apiVersion: evenkeel.dev/v1alpha1
-kind: ScalingService
-metadata: {{name: {name}}}
-spec:
-  replicas: {replicas}
-  image: {image}
-  env: [{env}]
-  ports: [{{name: http, containerPort: 8080}}]
-  health: {{http: {{path: /healthz, port: http}}, interval: 250ms, timeout: 2s, failureThreshold: 3, startPeriod: 5s}}
-  rollout: {{{rollout}}}
-  termination: {{{termination}}}
-{more}"
-        )
-    }
-}
-
-/// A container as the engine lists it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
-    /// The engine's id.
-    pub id: String,
-    /// Its name.
-    pub name: String,
-    /// The label.
-    pub service: String,
-    /// The label.
-    pub slot: String,
-    /// The label.
-    pub hash: String,
-    /// `running`, `exited`, …
-    pub state: String,
-    /// As it was asked for.
-    pub image: String,
-    /// Where its port 8080 is reached, while it runs.
-    pub address: String,
 }
 
 /// One installation: an owner, a repository, a state directory, and the engine.
@@ -435,126 +266,6 @@ impl Drop for Bed {
     fn drop(&mut self) {
         sweep(&self.owner);
         sweep(&format!("{}-b", self.owner));
-    }
-}
-
-/// Every container of an owner, by service, slot and name.
-pub async fn containers(docker: &Docker, owner: &str) -> Vec<Seen> {
-    let filters = std::collections::HashMap::from([("label", vec![format!("{OWNER}={owner}")])]);
-    let options = bollard::query_parameters::ListContainersOptionsBuilder::default()
-        .all(true)
-        .filters(&filters)
-        .build();
-    let list = docker.list_containers(Some(options)).await.unwrap();
-    let mut all: Vec<Seen> = list
-        .into_iter()
-        .map(|c| {
-            let labels = c.labels.unwrap_or_default();
-            let of = |key: &str| labels.get(key).cloned().unwrap_or_default();
-            let name = c.names.unwrap_or_default().pop().unwrap_or_default();
-            let networks = c.network_settings.and_then(|n| n.networks).unwrap_or_default();
-            let ip = networks.into_values().find_map(|n| n.ip_address.filter(|a| !a.is_empty()));
-            Seen {
-                id: c.id.unwrap_or_default(),
-                name: name.trim_start_matches('/').into(),
-                service: of(SERVICE),
-                slot: of(SLOT),
-                hash: of(HASH),
-                state: c.state.map(|s| s.to_string()).unwrap_or_default(),
-                image: c.image.unwrap_or_default(),
-                address: ip.map(|ip| format!("{ip}:8080")).unwrap_or_default(),
-            }
-        })
-        .collect();
-    all.sort_by(|a, b| (&a.service, &a.slot, &a.name).cmp(&(&b.service, &b.slot, &b.name)));
-    all
-}
-
-/// What happened to the containers of one owner, in order.
-pub struct Events {
-    docker: Docker,
-    owner: String,
-    seen: std::sync::Arc<std::sync::Mutex<Vec<Event>>>,
-    _task: tokio::task::JoinSet<()>,
-}
-
-/// One thing that happened to a container.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
-    /// `create`, `start`, `die`, …
-    pub action: String,
-    /// The container.
-    pub id: String,
-    /// Its name at that time.
-    pub name: String,
-    /// The service it is of.
-    pub service: String,
-}
-
-impl Events {
-    async fn listen(docker: &Docker, owner: &str) -> Self {
-        use futures::StreamExt as _;
-        let seen = std::sync::Arc::<std::sync::Mutex<Vec<Event>>>::default();
-        let filters = std::collections::HashMap::from([("type", vec!["container"])]);
-        let options =
-            bollard::query_parameters::EventsOptionsBuilder::default().filters(&filters).build();
-        let mut stream = Box::pin(docker.events(Some(options)));
-        let mut task = tokio::task::JoinSet::new();
-        let into = seen.clone();
-        let mine = owner.to_owned();
-        task.spawn(async move {
-            while let Some(Ok(event)) = stream.next().await {
-                let actor = event.actor.unwrap_or_default();
-                let labels = actor.attributes.unwrap_or_default();
-                let of = |key: &str| labels.get(key).cloned().unwrap_or_default();
-                if of(OWNER) == mine || of(TEST) == mine {
-                    into.lock().unwrap().push(Event {
-                        action: event.action.unwrap_or_default(),
-                        id: actor.id.unwrap_or_default(),
-                        name: of("name"),
-                        service: of(SERVICE),
-                    });
-                }
-            }
-        });
-        let events = Self { docker: docker.clone(), owner: owner.to_owned(), seen, _task: task };
-        events.all().await;
-        events.seen.lock().unwrap().clear();
-        events
-    }
-
-    /// All until now: a container of ours is made and removed, and its end waited for.
-    pub async fn all(&self) -> Vec<Event> {
-        let name = format!("{}-mark-{}", self.owner, serial());
-        until("the engine sends events", LONG, async || {
-            let body = bollard::models::ContainerCreateBody {
-                image: Some(TOY.into()),
-                labels: Some([(TEST.to_owned(), self.owner.clone())].into()),
-                ..Default::default()
-            };
-            let options = bollard::query_parameters::CreateContainerOptionsBuilder::default()
-                .name(&name)
-                .build();
-            let made = self.docker.create_container(Some(options), body).await.unwrap();
-            self.docker.remove_container(&made.id, None).await.unwrap();
-            let deadline = Instant::now() + Duration::from_secs(2);
-            while Instant::now() < deadline {
-                if self.seen.lock().unwrap().iter().any(|e| e.id == made.id) {
-                    return Some(());
-                }
-                tokio::time::sleep(LOOK).await;
-            }
-            None
-        })
-        .await;
-        let mine = |e: &&Event| !e.name.contains("-mark-");
-        self.seen.lock().unwrap().iter().filter(mine).cloned().collect()
-    }
-
-    /// How often something happened to containers of a service.
-    pub async fn count(&self, action: &str, service: &Service) -> usize {
-        let all = self.all().await;
-        all.iter().filter(|e| e.action == action && e.service == service.name).count()
     }
 }
 
@@ -720,46 +431,9 @@ pub fn settled(status: &StatusView, service: &Service, commit: &str) -> bool {
 /// Everything that a service and its fleet wait for, as text.
 pub fn waits(status: &StatusView) -> String {
     let services = status.services.iter().flat_map(|s| &s.waiting);
-    let all = services.chain(status.fleets.iter().flat_map(|f| &f.waiting));
-    all.map(|w| format!("{}: {} ({})\n", w.subject, w.message, w.kind)).collect()
-}
-
-/// One request on a connection of its own; `None` when nobody answers.
-pub async fn http(
-    at: &str,
-    method: &str,
-    path: &str,
-    headers: &[(&str, &str)],
-    body: &str,
-) -> Option<(u16, String)> {
-    let exchange = async {
-        let mut stream = TcpStream::connect(at).await.ok()?;
-        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n");
-        for (name, value) in headers {
-            let _ = write!(head, "{name}: {value}\r\n");
-        }
-        let _ = write!(head, "Content-Length: {}\r\n\r\n{body}", body.len());
-        stream.write_all(head.as_bytes()).await.ok()?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await.ok()?;
-        let answer = String::from_utf8_lossy(&answer).into_owned();
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        let code = head.split(' ').nth(1)?.parse().ok()?;
-        Some((code, body.to_owned()))
-    };
-    tokio::time::timeout(Duration::from_secs(5), exchange).await.ok().flatten()
-}
-
-/// How many of a service's containers answer their health check now; `None` when looking took so
-/// long that it says nothing about one moment.
-pub async fn serving(docker: &Docker, owner: &str, service: &Service) -> Option<usize> {
-    let begun = Instant::now();
-    let all = containers(docker, owner).await;
-    let asked = all
-        .iter()
-        .filter(|c| c.service == service.name && c.state == "running" && !c.address.is_empty())
-        .map(|c| http(&c.address, "GET", "/healthz", &[], ""));
-    let answers = futures::future::join_all(asked).await;
-    let healthy = answers.iter().flatten().filter(|(code, _)| *code == 200).count();
-    (begun.elapsed() < Duration::from_millis(400)).then_some(healthy)
+    let mut text = String::new();
+    for w in services.chain(status.fleets.iter().flat_map(|f| &f.waiting)) {
+        let _ = writeln!(text, "{}: {} ({})", w.subject, w.message, w.kind);
+    }
+    text
 }
