@@ -225,7 +225,7 @@ pub struct AgentArgs {
     /// Where the last good state is kept [default: /var/lib/evenkeel, or ~/.local/state/evenkeel]
     #[arg(long, value_name = "DIR", env = "EVENKEEL_STATE_DIR", hide_env_values = true)]
     pub state_dir: Option<PathBuf>,
-    /// Directory of secrets: <DIR>/<name>/<key> holds one value
+    /// Directory of secrets: `<DIR>/<name>/<key>` holds one value
     #[arg(long, value_name = "DIR", env = "EVENKEEL_SECRETS", hide_env_values = true)]
     pub secrets: Option<PathBuf>,
     /// YAML file with the same names as these flags; flags and environment win

@@ -5,7 +5,7 @@
 //! | `GET /livez` | 200 while the loop lives, else 503 |
 //! | `GET /readyz` | 200 once the source was read and every fleet has passed once, and on standby |
 //! | `GET /metrics` | text for Prometheus |
-//! | `GET /api/v1/status` | [`StatusView`](crate::report::view::StatusView) |
+//! | `GET /api/v1/status` | [`StatusView`] |
 //! | `GET /api/v1/services/{name}` | the same for one service; 404 with the nearest name |
 //! | `GET /api/v1/plan` | [`PlansView`](crate::report::view::PlansView): the newest plan of every fleet |
 //! | `GET /api/v1/events?since=N&service=S&limit=M` | [`EventsView`](crate::report::view::EventsView) |

@@ -179,7 +179,8 @@ fn refusal(
 fn taken(spec: &InstanceSpec) -> String {
     let ports: Vec<String> =
         spec.ports.iter().filter_map(|p| p.publish).map(|p| p.to_string()).collect();
-    format!("every host port from {} is taken", ports.join(", "))
+    let ports = ports.join(", ");
+    format!("every host port from {ports} is taken (rollout.maxSurge: 0 lets the old one go first)")
 }
 
 /// The host ports for the n-th instance on a host, n the first that is free: `publish + n - 1`.

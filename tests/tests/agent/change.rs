@@ -230,11 +230,7 @@ async fn an_emptied_repository_removes_nothing_until_it_is_approved() {
     // A restart does not make it bolder.
     agent.kill();
     let mut agent = bed.agent();
-    agent
-        .until("it has read the empty revision", |s| {
-            s.source.as_ref().is_some_and(|s| s.revision.as_deref() == Some(&*commit))
-        })
-        .await;
+    agent.until("it still waits", |s| waits(s).contains("prune-empty")).await;
     throughout(Duration::from_secs(2), async || assert_eq!(bed.all().await, before)).await;
 
     let fleet = |code: &str| {

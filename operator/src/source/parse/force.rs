@@ -136,7 +136,27 @@ impl<'a> Force<'a> {
                 self.entries.insert(id, Entry { object: None, ready, held: true });
             }
         }
+        // Of an emptied source the fleets stay: nothing is removed on the strength of it, and somebody
+        // must be able to say so.
+        let emptied = self.services().is_empty();
+        if emptied {
+            let is_fleet = |key: &&String| key.starts_with("Fleet/");
+            let known: Vec<String> =
+                self.ctx.previous.objects.keys().filter(is_fleet).cloned().collect();
+            for key in known {
+                let Some(name) = key.strip_prefix("Fleet/") else { continue };
+                let Ok(name) = FleetName::new(name) else { continue };
+                let id = fleet_id(&name);
+                if !self.entries.contains_key(&id) {
+                    let ready = self.last_good(&id);
+                    self.entries.insert(id, Entry { object: None, ready, held: true });
+                }
+            }
+        }
         let mut fleets = BTreeMap::new();
+        if emptied && self.entries.is_empty() {
+            fleets.extend(default.clone().map(|fleet| (fleet.name.clone(), fleet)));
+        }
         for (_, service, _) in self.services() {
             let name = &service.fleet;
             let is_default = !self.entries.contains_key(&fleet_id(name));

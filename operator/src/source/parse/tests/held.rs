@@ -1,7 +1,7 @@
 //! One broken document holds only what it defines, at its last good document.
 
 use super::*;
-use crate::model::ServiceName;
+use crate::model::{FleetName, ServiceName};
 
 /// What is in force and what is held: `api image=b replicas=1 · web (held) image=a …`.
 fn force(desired: &Desired) -> String {
@@ -257,4 +257,25 @@ fn a_service_does_not_move_to_the_local_engine_because_its_fleet_lost_its_docume
     // Nobody ever wrote one: the local engine is meant.
     let (desired, _) = parse_with(&files(&[("web.yaml", &web)]), &Applied::default());
     assert!(desired.problems.is_empty(), "{:?}", desired.problems);
+}
+
+#[test]
+fn the_fleets_of_an_emptied_source_stay_to_say_that_nothing_is_removed() {
+    let web = service("{image: a, fleet: shop}");
+    let shop = "apiVersion: evenkeel.dev/v1alpha1\nkind: Fleet\nmetadata: {name: shop}\n\
+                spec: {backend: {docker: {hosts: [{name: h1, endpoint: \"unix:///s\"}]}}}\n";
+    let (_, mut previous) =
+        parse_with(&files(&[("web.yaml", &web), ("fleet.yaml", shop)]), &Applied::default());
+    for _ in 0..2 {
+        let (desired, applied) = parse_with(&files(&[]), &previous);
+        let names: Vec<&str> = desired.fleets.keys().map(FleetName::as_str).collect();
+        assert_eq!((names, desired.services.len()), (vec!["shop"], 0));
+        previous = Applied::from_json(&applied.to_json()).unwrap();
+    }
+    // A fleet that nobody needs any more is let go with the next revision that has services.
+    let (desired, _) = parse_with(&files(&[("web.yaml", &service("{image: a}"))]), &previous);
+    assert_eq!(desired.fleets.keys().next().map(FleetName::as_str), Some("default"));
+    // An empty source from the start: the local engine may hold what an agent before us started.
+    let (desired, _) = parse_with(&files(&[]), &Applied::default());
+    assert_eq!(desired.fleets.keys().next().map(FleetName::as_str), Some("default"));
 }
