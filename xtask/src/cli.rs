@@ -18,6 +18,7 @@ usage: cargo xtask TASK
   lint                         format, tidiness, clippy, documentation, generated files, dependencies
   test [FILTER…]               set up what is missing, then run the tests
   promises [--cases N]         the property tests for long, in release (default 10000 cases)
+  mutants                      break the planner in known ways, one at a time: the tests must notice each
   bench [--quick] [ROW…]       measure scale, heal, commit, plan and idle, or only these rows, in release;
                                a table, and target/bench/latest.json
   testbed hosts up [N]         N Docker hosts on this machine, each in a network namespace (default 3)
@@ -31,6 +32,7 @@ pub(crate) enum Task {
     Lint,
     Test { filters: Vec<String> },
     Promises { cases: u32 },
+    Mutants,
     Demo { keep: bool },
     Bench { quick: bool, rows: Vec<String> },
     HostsUp { count: u8 },
@@ -53,6 +55,7 @@ pub(crate) fn parse(args: &[String]) -> Result<Task, String> {
             Some(flag) => Err(format!("unknown option {flag} of test")),
             None => Ok(Task::Test { filters: filters.iter().map(|f| (*f).to_owned()).collect() }),
         },
+        ["mutants"] => Ok(Task::Mutants),
         ["promises"] => Ok(Task::Promises { cases: CASES }),
         ["promises", "--cases", cases] => match cases.parse() {
             Ok(cases) if cases > 0 => Ok(Task::Promises { cases }),

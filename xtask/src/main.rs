@@ -12,6 +12,7 @@ mod images;
 mod interrupt;
 mod links;
 mod lint;
+mod mutants;
 mod rust_text;
 mod setup;
 mod tar;
@@ -54,6 +55,7 @@ fn run(task: Task) -> Result<()> {
         Task::Lint => lint::lint(&tree)?,
         Task::Test { filters } => test::test(&tree, &filters)?,
         Task::Promises { cases } => test::promises(&tree, cases)?,
+        Task::Mutants => mutants::mutants(&tree)?,
         Task::Bench { quick, rows } => bench::bench(&tree, quick, &rows)?,
         Task::Demo { keep } => demo::demo(&tree, keep)?,
         Task::HostsUp { count } => testbed::up(&tree, count)?,
