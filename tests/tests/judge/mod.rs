@@ -3,7 +3,8 @@
 
 use evenkeel::fake::Sim;
 use evenkeel::model::{
-    HealthState, Instance, Plan, Seen, Service, State, Step, Time, Traffic, World,
+    HealthState, HostView, Instance, InstanceId, Plan, Seen, Service, State, Step, Time, Traffic,
+    World,
 };
 
 /// Panics when the plan breaks a promise in this world.
@@ -51,6 +52,19 @@ fn judge_service(service: &Service, world: &World, plan: &Plan, now: Time) {
         .flat_map(|h| h.instances.iter().map(|i| (h.seen, i)))
         .filter(|(_, i)| i.service == service.name)
         .collect();
+    // A name is one container's only on one host: elsewhere its replacement may have it too.
+    let beginning: Vec<&InstanceId> = world
+        .in_flight
+        .iter()
+        .filter_map(|f| match &*f.step {
+            Step::Start(s) => {
+                let host = world.hosts.get(&s.host)?;
+                host.instances.iter().find(|i| i.name == s.name).map(|i| &i.id)
+            }
+            _ => None,
+        })
+        .collect();
+    let starting = |i: &Instance| beginning.contains(&&i.id);
     let in_flight = |i: &Instance| {
         world.in_flight.iter().find(|f| f.step.id() == Some(&i.id)).map(|f| &*f.step)
     };
@@ -66,7 +80,7 @@ fn judge_service(service: &Service, world: &World, plan: &Plan, now: Time) {
             && healthy
             && (!service.routed || i.traffic == Traffic::Serving { up: true })
             && !matches!(in_flight(i), Some(Step::Stop { .. } | Step::Withdraw { .. }))
-            && !starting(world, i)
+            && !starting(i)
     };
     let before = members.iter().filter(|(s, i)| available(*s, i)).count();
     let ending = |i: &Instance| {
@@ -89,7 +103,7 @@ fn judge_service(service: &Service, world: &World, plan: &Plan, now: Time) {
         Seen::Silent { since } | Seen::Never { since } => now.since(since) < service.replace_after,
     };
     let alive = |i: &Instance| match i.state {
-        State::Created => starting(world, i),
+        State::Created => starting(i),
         State::Exited { .. } => matches!(in_flight(i), Some(Step::Stop { .. })),
         State::Running | State::Paused | State::Removing => true,
     };
@@ -99,8 +113,8 @@ fn judge_service(service: &Service, world: &World, plan: &Plan, now: Time) {
         .iter()
         .filter(|f| match &*f.step {
             Step::Start(s) => {
-                s.service == service.name
-                    && !members.iter().any(|(_, i)| i.name == s.name && i.hash == s.hash)
+                let there = |h: &HostView| h.instances.iter().any(|i| i.name == s.name);
+                s.service == service.name && !world.hosts.get(&s.host).is_some_and(|h| there(h))
             }
             _ => false,
         })
@@ -153,7 +167,7 @@ fn judge_service(service: &Service, world: &World, plan: &Plan, now: Time) {
     for (seen, i) in &members {
         let sick = i.state == State::Running && matches!(i.health, HealthState::Unhealthy { .. });
         let dead = matches!(i.state, State::Exited { .. });
-        if *seen == Seen::Now && (sick || dead) && in_flight(i).is_none() && !starting(world, i) {
+        if *seen == Seen::Now && (sick || dead) && in_flight(i).is_none() && !starting(i) {
             let gone = steps.iter().any(|s| s.id() == Some(&i.id));
             assert!(
                 gone,
@@ -177,8 +191,4 @@ fn judge_service(service: &Service, world: &World, plan: &Plan, now: Time) {
     names.sort();
     names.dedup();
     assert_eq!(names.len(), planned, "one name twice");
-}
-
-fn starting(world: &World, i: &Instance) -> bool {
-    world.in_flight.iter().any(|f| matches!(&*f.step, Step::Start(s) if s.name == i.name))
 }
