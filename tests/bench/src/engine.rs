@@ -129,7 +129,7 @@ fn body(owner: &str, slot: u32) -> ContainerCreateBody {
         "Hostname": format!("{service}-{slot}"),
         "Image": IMAGE,
         "Env": ["VARIANT=0"],
-        "ExposedPorts": ["8080/tcp"],
+        "ExposedPorts": {"8080/tcp": {}},
         "StopSignal": "SIGTERM",
         "Labels": {
             OWNER: owner, "evenkeel.dev/fleet": "bench", "evenkeel.dev/service": service,
