@@ -5,6 +5,7 @@
 //! its own view type at the rim.
 
 pub mod desired;
+pub mod edge;
 pub mod hash;
 pub mod memory;
 pub mod name;
@@ -18,6 +19,11 @@ pub use desired::{
     Amount, CommandCheck, Constraint, Desired, Endpoint, EnvValue, EnvVar, Fleet, HostSpec,
     HostState, InstanceSpec, Keep, Limits, Mount, MountSource, OnFailure, Packing, Placement, Port,
     Probe, ProbeKind, Problem, Protocol, Resources, Rollout, Secret, Service, Termination, Tls,
+};
+pub use edge::{
+    Balance, BalancerKind, BalancerView, Certificate, ConsulSpec, ConsulTls, EntryView, Fragments,
+    Listener, ListenerProtocol, Order, Pool, PoolName, Registration, Registrations, RegistryView,
+    Route, Routing, Server, ServerState, ServerView, Table, Target,
 };
 pub use hash::SpecHash;
 pub use memory::{Good, Memory, Note, Quarantine, RolloutMemory, ServiceMemory, SlotFailures};

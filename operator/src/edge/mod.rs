@@ -1,0 +1,86 @@
+//! What leads clients to instances: load balancers and the registry. An edge observes and follows what it was
+//! last told; it decides nothing.
+//!
+//! Both ports are declarative: a pass publishes whole tables, and whoever drives a balancer or a registry makes the
+//! smallest change that brings it there. What is reported is what is in force there, never what was last sent.
+
+pub mod container;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+
+pub use self::container::{Boot, Container, Conversation, File, Output};
+use crate::bell::Doorbell;
+use crate::clock::Clock;
+use crate::model::{BalancerView, InstanceId, Order, Registrations, RegistryView, Table};
+
+/// Drives the running balancers of one fleet.
+///
+/// Contract: publishing the same twice changes nothing. A table that a balancer refuses leaves the one before in
+/// force, less the routes that are at fault. What cannot be reached keeps what it has. The bell rings at every change
+/// of a view.
+pub trait LoadBalancer: Send + Sync {
+    /// Says what each running balancer, by its container, should do from now on; one that is left out is let go.
+    /// Cheap when nothing changed. Never waits.
+    fn publish(&self, orders: BTreeMap<InstanceId, Order>);
+
+    /// What each has in force, from memory: never waits, never fails.
+    fn views(&self) -> BTreeMap<InstanceId, Arc<BalancerView>>;
+}
+
+/// Drives the registry of one fleet.
+///
+/// Contract: only entries that carry our owner and fleet are ever changed or removed. Publishing the same twice
+/// changes nothing. While the registry cannot be reached, has no leader or has just been emptied, the view says so
+/// and keeps what was last known. The bell rings at every change of the view.
+pub trait Discovery: Send + Sync {
+    /// Says what should be registered from now on. Cheap when nothing changed. Never waits.
+    fn publish(&self, registrations: Arc<Registrations>);
+
+    /// What is registered of ours, from memory: never waits, never fails.
+    fn view(&self) -> Arc<RegistryView>;
+}
+
+/// What a driver of one balancer works with.
+pub struct Link {
+    /// The balancer's container.
+    pub container: Arc<dyn Container>,
+    /// What it should do; the driver ends when the sender is gone.
+    pub orders: watch::Receiver<Arc<Table>>,
+    /// Where the driver tells what is in force.
+    pub view: ViewCell,
+    /// The time.
+    pub clock: Clock,
+}
+
+/// The newest view of one balancer.
+#[derive(Debug, Clone)]
+pub struct ViewCell {
+    view: Arc<Mutex<Arc<BalancerView>>>,
+    bell: Doorbell,
+}
+
+impl ViewCell {
+    /// Holds `view` until something is told; rings the bell then.
+    pub fn new(view: BalancerView, bell: Doorbell) -> Self {
+        Self { view: Arc::new(Mutex::new(Arc::new(view))), bell }
+    }
+
+    /// The newest view.
+    pub fn get(&self) -> Arc<BalancerView> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces the view. The bell rings where more than counters changed.
+    pub fn set(&self, view: BalancerView) {
+        let mut cell = self.view.lock().unwrap_or_else(PoisonError::into_inner);
+        let quiet = cell.same_but_for_counters(&view);
+        *cell = Arc::new(view);
+        drop(cell);
+        if !quiet {
+            self.bell.ring();
+        }
+    }
+}

@@ -1,0 +1,384 @@
+//! Traffic: which requests go to which instances, through which balancers and which registry.
+//!
+//! What is fixed by documents is a [`Routing`]; what changes with every instance is the rest of a [`Table`].
+//! A balancer is judged by its [`BalancerView`], what it has in force, and never by what was last sent to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::desired::{Probe, Secret};
+use super::hash::SpecHash;
+use super::name::{HostName, InstanceId, ServiceName, Slot};
+use super::time::Time;
+use super::world::Seen;
+
+/// The program that balances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BalancerKind {
+    /// HAProxy, 2.6 or newer: servers change through its runtime socket, without a reload.
+    Haproxy,
+    /// nginx: every change is a reload.
+    Nginx,
+}
+
+/// The instances of one service behind one port, with how requests are shared out: a backend of HAProxy,
+/// an upstream of nginx. Letters, digits, `-`, `.` and `_` only.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PoolName(Arc<str>);
+
+impl PoolName {
+    /// `<service>.<port>`, and what tells it from another pool of the same port.
+    pub fn new(service: &ServiceName, port: u16, variant: Option<&str>) -> Self {
+        Self(match variant {
+            None => format!("{service}.{port}").into(),
+            Some(variant) => format!("{service}.{port}.{variant}").into(),
+        })
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for PoolName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// What a pool is, whoever is in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    /// The service whose instances are in it.
+    pub service: ServiceName,
+    /// The container port that requests go to.
+    pub port: u16,
+    /// Requests or bytes: that of the listeners that lead here.
+    pub protocol: ListenerProtocol,
+    /// How an instance is chosen.
+    pub balance: Balance,
+    /// The cookie that keeps a client on its instance. Of HTTP pools only. Valid as a cookie's name.
+    pub cookie: Option<String>,
+    /// How the balancer itself asks an instance, so that traffic stays right while the agent is down. Its
+    /// `port` is the container port asked; where it is another than the pool's, the balancer connects only.
+    pub check: Option<Probe>,
+    /// The most instances there will be, surge included: room is made for them once.
+    pub most: u32,
+}
+
+/// How a balancer chooses an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Balance {
+    /// In turn.
+    #[default]
+    Roundrobin,
+    /// The one with the fewest connections.
+    Leastconn,
+    /// Always the same for one client address.
+    Source,
+}
+
+/// What a listener understands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum ListenerProtocol {
+    /// Requests, routed by host and path.
+    #[default]
+    Http,
+    /// Connections; one pool takes them all.
+    Tcp,
+}
+
+/// A port where a balancer takes traffic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// What routes call it.
+    pub name: String,
+    /// The port inside the container.
+    pub port: u16,
+    /// What it understands.
+    pub protocol: ListenerProtocol,
+    /// Certificates with their keys, one PEM text each, checked to load; TLS is spoken where there are any.
+    pub certificates: Vec<Certificate>,
+}
+
+/// A certificate chain with its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// `<secret>.<key>`: a file name that is safe.
+    pub name: String,
+    /// The chain and the key, as PEM.
+    pub pem: Secret,
+}
+
+/// A rule: which requests of a listener go to a pool.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Route {
+    /// The listener's name.
+    pub listener: String,
+    /// The host name in lower case; `*.example.com` for every name below it; `None` for every host that no other route
+    /// of the listener names.
+    pub host: Option<String>,
+    /// The beginning of the path, with a leading slash; of several that fit the longest decides. A prefix of whole
+    /// segments: `/a` fits `/a` and `/a/b`, not `/ab`.
+    pub path: String,
+    /// Where the requests go.
+    pub pool: PoolName,
+}
+
+/// Text that a person adds to the rendered configuration, for what evenkeel does not say. Each is left out, with a
+/// reason, when the balancer refuses it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Fragments {
+    /// Into HAProxy's `global`, nginx's main context.
+    pub global: Option<String>,
+    /// Into HAProxy's `defaults`, nginx's `http`.
+    pub defaults: Option<String>,
+    /// Into each HTTP frontend, each nginx `server`.
+    pub frontend: Option<String>,
+    /// Into each HTTP backend, each nginx `location`.
+    pub backend: Option<String>,
+}
+
+/// Everything about a balancer's traffic that documents fix. It changes by a commit, never with an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Routing {
+    /// The program.
+    pub kind: BalancerKind,
+    /// Where traffic is taken.
+    pub listeners: Vec<Listener>,
+    /// Which requests go where, in their order; no two have the same listener, host and path.
+    pub routes: Vec<Route>,
+    /// Every pool that a route leads to.
+    pub pools: BTreeMap<PoolName, Pool>,
+    /// What people add.
+    pub fragments: Fragments,
+    /// Whether requests are logged to [`ACCESS_LOG`].
+    pub access_log: bool,
+    /// How long the worker before a reload may go on with its connections: the longest drain of any service.
+    pub drain: Duration,
+}
+
+/// The directory inside a balancer's container that its access log is written to, one file an instance.
+pub const ACCESS_LOG: &str = "/var/log/evenkeel";
+
+/// What every instance of a balancer should do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// What documents fix.
+    pub routing: Arc<Routing>,
+    /// Who is in each pool, in the order of the slots. A pool without an entry has nobody: its requests get 503.
+    pub servers: BTreeMap<PoolName, Vec<Server>>,
+}
+
+/// One instance in a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// The instance.
+    pub instance: InstanceId,
+    /// Its container's name, such as `web_3`.
+    pub name: Arc<str>,
+    /// Its slot: the balancer's own place of that number is preferred, so that logs read well.
+    pub slot: Slot,
+    /// Where it is reached. No two servers of a pool have the same.
+    pub address: SocketAddr,
+    /// What should become of its traffic.
+    pub target: Target,
+}
+
+/// What should become of a server's traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Target {
+    /// It takes requests.
+    Ready,
+    /// It takes none, and finishes those it has.
+    Drain,
+}
+
+/// What one running balancer is asked to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// The host that it runs on.
+    pub host: HostName,
+    /// Its container's name.
+    pub name: Arc<str>,
+    /// What it should do.
+    pub table: Arc<Table>,
+}
+
+/// What one running balancer has in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BalancerView {
+    /// Whether the rest can be believed.
+    pub seen: Seen,
+    /// Whether it takes traffic: false until its first table is in force.
+    pub listening: bool,
+    /// The pools that are in force as they were last ordered.
+    pub pools: BTreeSet<PoolName>,
+    /// Its servers.
+    pub servers: BTreeMap<(PoolName, SocketAddr), ServerView>,
+    /// Services with a route that was left out, and why. Everything else is in force.
+    pub refused: BTreeMap<ServiceName, String>,
+    /// Why it does not follow, or which fragment was left out.
+    pub problem: Option<String>,
+    /// Requests since its start, where the program tells.
+    pub requests: u64,
+    /// Reloads that this agent has made.
+    pub reloads: u64,
+    /// Workers of earlier configurations that are still alive.
+    pub old_workers: u32,
+}
+
+impl BalancerView {
+    /// A balancer that has not answered since the agent began to ask at `since`.
+    pub fn never(since: Time) -> Self {
+        Self {
+            seen: Seen::Never { since },
+            listening: false,
+            pools: BTreeSet::new(),
+            servers: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            problem: None,
+            requests: 0,
+            reloads: 0,
+            old_workers: 0,
+        }
+    }
+}
+
+impl BalancerView {
+    /// Whether nothing differs that a plan could depend on: how many requests there were is no news, how many are under
+    /// way is only where somebody waits for their end.
+    pub fn same_but_for_counters(&self, other: &Self) -> bool {
+        let Self {
+            seen,
+            listening,
+            pools,
+            servers,
+            refused,
+            problem,
+            requests: _,
+            reloads,
+            old_workers,
+        } = self;
+        let alike = |a: &ServerView, b: &ServerView| {
+            (a.state, a.since) == (b.state, b.since)
+                && (a.state != ServerState::Draining || a.sessions == b.sessions)
+        };
+        (seen, listening, pools, refused, problem, reloads, old_workers)
+            == (
+                &other.seen,
+                &other.listening,
+                &other.pools,
+                &other.refused,
+                &other.problem,
+                &other.reloads,
+                &other.old_workers,
+            )
+            && servers.len() == other.servers.len()
+            && servers.iter().zip(&other.servers).all(|(a, b)| a.0 == b.0 && alike(a.1, b.1))
+    }
+}
+
+/// What a balancer makes of one server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerView {
+    /// Whether it gets requests.
+    pub state: ServerState,
+    /// Since when, as observed, on the agent's clock.
+    pub since: Time,
+    /// Requests or connections that it is serving now.
+    pub sessions: u32,
+    /// Requests since the balancer's worker began, where the program tells.
+    pub requests: u64,
+}
+
+/// Whether a server gets requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ServerState {
+    /// It does.
+    Up,
+    /// The balancer's own check has failed.
+    Down,
+    /// It gets none, and finishes those it has.
+    Draining,
+}
+
+/// One service instance in the registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registration {
+    /// The instance.
+    pub instance: InstanceId,
+    /// The service's name in the registry.
+    pub service: ServiceName,
+    /// The host that it runs on: its agent is the one that must know it.
+    pub host: HostName,
+    /// Its slot.
+    pub slot: Slot,
+    /// What it is.
+    pub hash: SpecHash,
+    /// Where it is reached.
+    pub address: SocketAddr,
+    /// Tags.
+    pub tags: Vec<String>,
+    /// What the document adds to the entry.
+    pub meta: BTreeMap<String, String>,
+    /// How the registry itself asks it.
+    pub check: Option<Probe>,
+    /// `Drain`: in maintenance.
+    pub target: Target,
+}
+
+/// What the registry should have of one fleet.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Registrations {
+    /// Every instance that should be known, by its id.
+    pub entries: BTreeMap<InstanceId, Registration>,
+    /// Hosts that cannot be asked what they run: entries of ours on them stay as they are.
+    pub unknown_hosts: BTreeSet<HostName>,
+}
+
+/// What the registry has of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegistryView {
+    /// Whether the rest can be believed.
+    pub seen: Seen,
+    /// Our entries, by instance.
+    pub entries: BTreeMap<InstanceId, EntryView>,
+    /// Why it does not follow.
+    pub problem: Option<String>,
+}
+
+/// One entry in the registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EntryView {
+    /// Whether it is in maintenance.
+    pub maintenance: bool,
+    /// Since when, as observed, on the agent's clock.
+    pub since: Time,
+}
+
+/// How a fleet's registry is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConsulSpec {
+    /// The base URL of an agent, such as `http://127.0.0.1:8500`.
+    pub address: String,
+    /// The port of every host's own agent, on the host's address. `None`: the agent at `address` knows them all.
+    pub agent_port: Option<u16>,
+    /// The file that holds the ACL token.
+    pub token_file: Option<String>,
+    /// PEM files for an `https` address.
+    pub tls: Option<ConsulTls>,
+}
+
+/// PEM files for Consul over TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConsulTls {
+    /// The authority that signed the agent's certificate; the system's own where not given.
+    pub ca_file: Option<String>,
+    /// The client's certificate and its key.
+    pub identity: Option<(String, String)>,
+}
