@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::schema::{self, exactly_one, rule};
-use crate::{DEFAULT_FLEET, LoadBalancerStatus, Placement, text};
+use crate::{DEFAULT_FLEET, LoadBalancerStatus, Placement, SecretKeyRef, text};
 
 /// What a user wants of a load balancer.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -107,6 +107,11 @@ pub struct LoadBalancerSpec {
     /// An address that always one of the instances answers. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub virtual_ip: Option<VirtualIp>,
+    /// The Docker networks to join, each made where it does not exist. On a fleet of one host the balancer
+    /// reaches an instance by the first network that both have. Default: the engine's own bridge.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "text::networks")]
+    pub networks: Vec<String>,
     /// Which hosts may run it, and how instances spread over them.
     #[serde(default)]
     pub placement: Placement,
@@ -149,6 +154,9 @@ pub struct HaproxyProvider {
     #[serde(default = "haproxy_image")]
     #[schemars(schema_with = "text::image")]
     pub image: String,
+    /// Configuration of your own, for what the API does not say.
+    #[serde(default, skip_serializing_if = "Fragments::is_empty")]
+    pub fragments: Fragments,
 }
 
 fn haproxy_image() -> String {
@@ -163,6 +171,38 @@ pub struct NginxProvider {
     #[serde(default = "nginx_image")]
     #[schemars(schema_with = "text::image")]
     pub image: String,
+    /// Configuration of your own, for what the API does not say.
+    #[serde(default, skip_serializing_if = "Fragments::is_empty")]
+    pub fragments: Fragments,
+}
+
+/// Lines that are added to the balancer's configuration as they are. Each is tried by the balancer's own check
+/// before it comes into force, and left out with a message where that refuses it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Fragments {
+    /// Into HAProxy's `global` section, nginx's main context.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16_384))]
+    pub global: Option<String>,
+    /// Into HAProxy's `defaults` section, nginx's `http` block.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16_384))]
+    pub defaults: Option<String>,
+    /// Into each HTTP frontend of HAProxy, each `server` block of nginx.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16_384))]
+    pub frontend: Option<String>,
+    /// Into each HTTP backend of HAProxy, each `location` block of nginx.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16_384))]
+    pub backend: Option<String>,
+}
+
+impl Fragments {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 fn nginx_image() -> String {
@@ -187,6 +227,11 @@ pub struct Listener {
     /// Whether requests are read or only bytes passed on. Default: `http`.
     #[serde(default)]
     pub protocol: ListenerProtocol,
+    /// Certificates with their keys, each one PEM text: TLS is spoken where there are any. The one that fits the
+    /// client's host name is shown, otherwise the first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50))]
+    pub certificates: Vec<SecretKeyRef>,
 }
 
 impl Listener {

@@ -5,7 +5,8 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    DockerHost, EnvVar, FleetSpec, LoadBalancerSpec, PortRef, ScalingServiceSpec, VolumeMount,
+    DockerHost, EnvVar, FleetSpec, ListenerProtocol, LoadBalancerSpec, PortRef, ScalingServiceSpec,
+    VolumeMount,
 };
 
 /// Two fields of a document that contradict each other.
@@ -31,6 +32,15 @@ impl LoadBalancerSpec {
         let at = "spec.listeners";
         let mut conflicts = duplicates(at, "name", self.listeners.iter().map(|l| &l.name));
         conflicts.extend(duplicates(at, "port", self.listeners.iter().map(|l| l.port)));
+        for (index, listener) in self.listeners.iter().enumerate() {
+            if listener.protocol == ListenerProtocol::Tcp && !listener.certificates.is_empty() {
+                let message = "a tcp listener passes bytes on as they are: it has no certificates";
+                conflicts.push(Conflict {
+                    path: format!("{at}[{index}].certificates"),
+                    message: message.to_owned(),
+                });
+            }
+        }
         let published = self.listeners.iter().enumerate();
         let published = published.filter_map(|(index, l)| Some((index, l.publish?)));
         conflicts.extend(duplicates_at(at, "publish", published));

@@ -227,6 +227,7 @@ pub struct Discovery {
     transform = requires("image", "servers"),
     transform = requires("publish", "servers"),
     transform = requires("tokenFile", "address"),
+    transform = requires("agentPort", "address"),
     transform = requires("tls", "address"),
 )]
 pub struct Consul {
@@ -245,6 +246,11 @@ pub struct Consul {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "text::url")]
     pub address: Option<String>,
+    /// The port of the Consul agent that runs on every host of the fleet, reached at the host's address: instances are
+    /// registered with the agent of their own host. Default: the agent at `address` knows them all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65_535))]
+    pub agent_port: Option<u16>,
     /// The file that holds the ACL token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "text::file_path")]

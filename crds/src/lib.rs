@@ -34,8 +34,8 @@ mod status;
 mod text;
 
 pub use balancer::{
-    AccessLog, BalancerProvider, HaproxyProvider, Listener, ListenerProtocol, LoadBalancer,
-    LoadBalancerSpec, NginxProvider, VirtualIp,
+    AccessLog, BalancerProvider, Fragments, HaproxyProvider, Listener, ListenerProtocol,
+    LoadBalancer, LoadBalancerSpec, NginxProvider, VirtualIp,
 };
 pub use conflict::Conflict;
 pub use fleet::{

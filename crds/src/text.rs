@@ -91,6 +91,9 @@ text_forms! {
     /// The host name of a route.
     route_host = "^(\\*\\.)?[a-z0-9]([a-z0-9-]*[a-z0-9])?(\\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$", 253,
         "expected a host name in lower case such as \"shop.example.com\" or \"*.example.com\"";
+    /// The name of a cookie.
+    cookie = "^[A-Za-z0-9_-]+$", 64,
+        "expected the name of a cookie: letters, digits, '-' and '_'";
     /// The path of an HTTP request.
     http_path = "^/[^\\s#]*$", 1024,
         "expected a path that begins with '/' such as \"/healthz\"";

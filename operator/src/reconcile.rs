@@ -16,10 +16,10 @@ use crate::bell::Doorbell;
 use crate::clock::Clock;
 use crate::error::{PortError, Remedy, causes};
 use crate::model::{
-    Desired, Fleet, FleetName, HostName, HostView, InFlight, Memory, Planned, Seen, Step, Time,
-    World,
+    Desired, Edges, Fleet, FleetName, HostName, HostView, InFlight, Memory, Planned, Seen, Step,
+    Time, Traffic, World,
 };
-use crate::plan::{Input, plan};
+use crate::plan::{Input, plan, traffic};
 use crate::report::PassReport;
 
 /// A pass is made at least this often, even if nothing rings: what an event did not say is found.
@@ -28,6 +28,8 @@ const RESYNC: Duration = Duration::from_secs(30);
 const SURPRISES: u32 = 3;
 /// The longest pause before a failed stop, removal or rename is tried again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// A change of traffic that is not observed after this is planned anew.
+const LONGEST_TURN: Duration = Duration::from_secs(5);
 /// How long steps under way may still take when the agent is asked to stop.
 const LAST_STEPS: Duration = Duration::from_secs(15);
 
@@ -47,6 +49,26 @@ pub trait Witness: Send + Sync {
     );
 }
 
+/// Leads clients to the instances of one fleet: its balancers and its registry together.
+pub trait Edge: Send + Sync {
+    /// Which registry the fleet has now. Cheap when nothing changed.
+    fn watch(&self, fleet: &Arc<Fleet>);
+    /// Puts what they have in force into the world.
+    fn observe(&self, world: &mut World);
+    /// Says what they should do from now on. Cheap when nothing changed; never waits.
+    fn publish(&self, edges: &Edges);
+}
+
+/// No balancers and no registry.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoEdge;
+
+impl Edge for NoEdge {
+    fn watch(&self, _: &Arc<Fleet>) {}
+    fn observe(&self, _: &mut World) {}
+    fn publish(&self, _: &Edges) {}
+}
+
 /// Keeps a fleet's memory over restarts. Losing it may delay, never break a promise.
 pub trait Keeper: Send + Sync {
     /// What was kept, or nothing.
@@ -63,6 +85,8 @@ pub struct Reconciler {
     pub desired: watch::Receiver<Arc<Desired>>,
     /// Runs the instances.
     pub backend: Arc<dyn Backend>,
+    /// Leads clients to them.
+    pub edges: Arc<dyn Edge>,
     /// Rung by whatever notices a change.
     pub bell: Doorbell,
     /// The time.
@@ -89,11 +113,37 @@ struct Flights {
     cooling: Vec<(InFlight, Time)>,
     failures: BTreeMap<String, u32>,
     tasks: JoinSet<Ended>,
+    /// Changes of traffic that were published and are not yet observed.
+    turning: Vec<(Planned, Time)>,
 }
 
 impl Flights {
     fn all(&self) -> Vec<InFlight> {
-        self.flying.values().chain(self.cooling.iter().map(|(f, _)| f)).cloned().collect()
+        let turning = self
+            .turning
+            .iter()
+            .map(|(planned, since)| InFlight { step: planned.step.clone(), since: *since });
+        let flying = self.flying.values().chain(self.cooling.iter().map(|(f, _)| f)).cloned();
+        flying.chain(turning).collect()
+    }
+
+    /// Ends the changes of traffic that are observed, and those that take too long.
+    fn turned(&mut self, world: &World, now: Time) -> Vec<(Planned, Duration, Result<(), String>)> {
+        let mut ended = Vec::new();
+        self.turning.retain(|(planned, since)| {
+            let took = now.since(*since);
+            let outcome = match turn(&planned.step, world) {
+                Turn::Done => Ok(()),
+                Turn::Gone => Err("it ended before".to_owned()),
+                Turn::Waits if took >= LONGEST_TURN => {
+                    Err("not every balancer and the registry followed in time".to_owned())
+                }
+                Turn::Waits => return true,
+            };
+            ended.push((planned.clone(), took, outcome));
+            false
+        });
+        ended
     }
 
     fn begin(&mut self, backend: &Arc<dyn Backend>, planned: Planned, now: Time) {
@@ -186,18 +236,39 @@ impl Reconciler {
         for (name, view) in left {
             hosts.entry(name.clone()).or_insert_with(|| view.clone());
         }
-        let world = World { hosts, in_flight: flights.all() };
+        let mut world = World { hosts, in_flight: flights.all(), ..World::default() };
+        self.edges.watch(fleet);
+        self.edges.observe(&mut world);
+        traffic::observe(fleet, desired, &mut world, now);
+        for (planned, took, outcome) in flights.turned(&world, now) {
+            self.witness.ended(&self.fleet, &planned, took, outcome);
+        }
+        world.in_flight = flights.all();
         memory.forget_old(now);
         let begun = Instant::now();
         let plan = Arc::new(plan(&Input { fleet, desired, world: &world, memory, now }));
         let took = begun.elapsed();
         memory.take(&plan.notes);
+        // First of all: who has died must get no more requests, and who is to be stopped none while it ends.
+        self.edges.publish(&plan.edges);
         for planned in &plan.steps {
             self.witness.began(&self.fleet, planned);
-            flights.begin(&self.backend, planned.clone(), now);
+            match planned.step.as_ref() {
+                Step::Admit { .. } | Step::Withdraw { .. } => {
+                    flights.turning.push((planned.clone(), now));
+                }
+                Step::Start(_)
+                | Step::Stop { .. }
+                | Step::Remove { .. }
+                | Step::Rename { .. }
+                | Step::RemoveNetwork { .. } => {
+                    flights.begin(&self.backend, planned.clone(), now);
+                }
+            }
         }
         let cooled = flights.cooling.iter().map(|(_, until)| *until).min();
-        let wake = plan.wake_at.into_iter().chain(cooled).min();
+        let turned = flights.turning.iter().map(|(_, since)| since.plus(LONGEST_TURN)).min();
+        let wake = plan.wake_at.into_iter().chain(cooled).chain(turned).min();
         let dirty = !plan.notes.is_empty();
         self.witness.pass(PassReport {
             fleet: fleet.clone(),
@@ -251,6 +322,31 @@ impl Reconciler {
         {
             self.land(ended.ok(), &mut flights, memory);
         }
+    }
+}
+
+/// How far a change of traffic has come.
+enum Turn {
+    Waits,
+    Done,
+    Gone,
+}
+
+fn turn(step: &Step, world: &World) -> Turn {
+    let found = step.id().and_then(|id| {
+        let view = world.hosts.get(step.host())?;
+        view.instances.iter().find(|i| i.id == *id)
+    });
+    let Some(instance) = found else { return Turn::Gone };
+    let admits = matches!(step, Step::Admit { .. });
+    match instance.traffic {
+        Traffic::Serving { up: true } | Traffic::Nobody if admits => Turn::Done,
+        Traffic::Withdrawn { .. } | Traffic::None | Traffic::Nobody if !admits => Turn::Done,
+        Traffic::Serving { .. }
+        | Traffic::Withdrawn { .. }
+        | Traffic::None
+        | Traffic::Nobody
+        | Traffic::Unknown => Turn::Waits,
     }
 }
 

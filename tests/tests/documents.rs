@@ -270,7 +270,7 @@ fn the_example_repository_gives_the_expected_plan() {
         ..HostView::never(now)
     };
     let hosts = fleet.hosts.keys().map(|h| (h.clone(), Arc::new(view.clone()))).collect();
-    let world = World { hosts, in_flight: Vec::new() };
+    let world = World { hosts, ..World::default() };
     let memory = Memory::default();
     let plan = plan(&Input { fleet, desired: &desired, world: &world, memory: &memory, now });
     let steps: Vec<String> = plan.steps.iter().map(|p| p.step.to_string()).collect();

@@ -357,6 +357,7 @@ impl Fleets {
                 fleet: name.clone(),
                 desired: receiver,
                 backend: backend.clone(),
+                edges: Arc::new(crate::reconcile::NoEdge),
                 bell,
                 clock: self.clock.clone(),
                 keeper: self.keeper.clone(),

@@ -21,7 +21,7 @@ use crate::model::{
     Desired, Fleet, HealthState, HostName, HostView, Memory, OwnerId, Published, Secret, Seen,
     Slot, Start, World,
 };
-use crate::plan::{Input, plan};
+use crate::plan::{Input, plan, traffic};
 use crate::reconcile::Keeper;
 use crate::report::plan_view;
 use crate::report::text::render_plans;
@@ -85,7 +85,8 @@ pub async fn plan_once(
         for (host, why) in silent {
             let _ = put(&mut std::io::stderr(), &format!("warning: host {host}: {why}\n"));
         }
-        let world = World { hosts, in_flight: Vec::new() };
+        let mut world = World { hosts, ..World::default() };
+        traffic::observe(fleet, &desired, &mut world, clock.now());
         let input =
             Input { fleet, desired: &desired, world: &world, memory: &memory, now: clock.now() };
         plans.push(plan_view(fleet, &desired, &plan(&input), clock.now()));

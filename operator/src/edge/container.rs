@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::error::PortError;
+use crate::model::File;
 
 /// The longest output of a command that is kept, in bytes; what is longer is cut.
 pub const LONGEST_OUTPUT: usize = 64 * 1024;
@@ -42,17 +43,6 @@ pub struct Conversation {
     pub input: Box<dyn AsyncWrite + Send + Unpin>,
     /// Comes from its standard output; its standard error is dropped.
     pub output: Box<dyn AsyncRead + Send + Unpin>,
-}
-
-/// A file to put into a container.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct File {
-    /// The absolute path.
-    pub path: String,
-    /// What is in it. It may hold a key: never shown.
-    pub content: Vec<u8>,
-    /// Permissions, such as `0o644`; the owner is root.
-    pub mode: u32,
 }
 
 /// How a balancer's container begins: with a configuration that takes no traffic until the first table is in force.

@@ -5,16 +5,38 @@
 //! smallest change that brings it there. What is reported is what is in force there, never what was last sent.
 
 pub mod container;
+mod haproxy {
+    pub(super) fn boot(_: bool) -> super::Boot {
+        super::Boot {
+            command: Vec::new(),
+            args: Vec::new(),
+            files: Vec::new(),
+            stop_signal: "SIGUSR1",
+        }
+    }
+}
+mod nginx {
+    pub(super) fn boot(_: bool) -> super::Boot {
+        super::Boot {
+            command: Vec::new(),
+            args: Vec::new(),
+            files: Vec::new(),
+            stop_signal: "SIGQUIT",
+        }
+    }
+}
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-pub use self::container::{Boot, Container, Conversation, File, Output};
+pub use self::container::{Boot, Container, Conversation, Output};
 use crate::bell::Doorbell;
 use crate::clock::Clock;
-use crate::model::{BalancerView, InstanceId, Order, Registrations, RegistryView, Table};
+use crate::model::{
+    BalancerKind, BalancerView, InstanceId, Order, Registrations, RegistryView, Table,
+};
 
 /// Drives the running balancers of one fleet.
 ///
@@ -41,6 +63,14 @@ pub trait Discovery: Send + Sync {
 
     /// What is registered of ours, from memory: never waits, never fails.
     fn view(&self) -> Arc<RegistryView>;
+}
+
+/// How a balancer's container begins.
+pub fn boot(kind: BalancerKind, access_log: bool) -> Boot {
+    match kind {
+        BalancerKind::Haproxy => haproxy::boot(access_log),
+        BalancerKind::Nginx => nginx::boot(access_log),
+    }
 }
 
 /// What a driver of one balancer works with.

@@ -221,6 +221,8 @@ impl SimHost {
                     created: now,
                     resources: s.spec.resources,
                     published: ports,
+                    bindings: Vec::new(),
+                    networks: Vec::new(),
                     traffic: Traffic::None,
                 };
                 let image = s.spec.image.clone();
@@ -269,7 +271,7 @@ impl SimHost {
             Step::Withdraw { id, .. } => {
                 if let Some(c) = self.containers.get_mut(id) {
                     c.sessions = 3;
-                    c.instance.traffic = Traffic::Withdrawn { since: now, sessions: 3 };
+                    c.instance.traffic = Traffic::Withdrawn { since: now, sessions: Some(3) };
                 }
             }
             Step::RemoveNetwork { .. } => {}
@@ -385,10 +387,10 @@ impl Container {
             }
             Traffic::Withdrawn { since, .. } => {
                 let gone = u32::try_from(now.since(since).as_secs()).unwrap_or(u32::MAX);
-                let sessions = self.sessions.saturating_sub(gone);
+                let sessions = Some(self.sessions.saturating_sub(gone));
                 self.instance.traffic = Traffic::Withdrawn { since, sessions };
             }
-            Traffic::None | Traffic::Serving { .. } | Traffic::Unknown => {}
+            Traffic::None | Traffic::Nobody | Traffic::Serving { .. } | Traffic::Unknown => {}
         }
     }
 

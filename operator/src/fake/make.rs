@@ -39,6 +39,7 @@ pub fn service(name: &str, replicas: u32, image: &str) -> Result<Service, NameEr
         keep: Keep::Healthiest,
         suspend: false,
         routed: false,
+        exposure: crate::model::Exposure::default(),
         document: format!("{{\"image\":{image:?}}}").into(),
     };
     rehash(&mut service);

@@ -59,7 +59,13 @@ impl Sim {
         let now = Time(1_000_000);
         let hosts: BTreeMap<_, _> =
             hosts.into_iter().map(|h| (h.name.clone(), Arc::new(h))).collect();
-        let fleet = Fleet { name: FleetName::of_default(), hosts, limits, approved_prune: None };
+        let fleet = Fleet {
+            name: FleetName::of_default(),
+            hosts,
+            limits,
+            consul: None,
+            approved_prune: None,
+        };
         Self {
             now,
             hosts: fleet
@@ -71,6 +77,7 @@ impl Sim {
                 revision: Revision("c0".into()),
                 fleets: BTreeMap::from([(FleetName::of_default(), Arc::new(fleet))]),
                 services: BTreeMap::new(),
+                routings: BTreeMap::new(),
                 held: std::collections::BTreeSet::new(),
                 problems: Vec::new(),
             },
@@ -90,6 +97,7 @@ impl Sim {
                 name: FleetName::of_default(),
                 hosts: BTreeMap::new(),
                 limits: Limits::default(),
+                consul: None,
                 approved_prune: None,
             })
         })
@@ -153,6 +161,7 @@ impl Sim {
                 .iter()
                 .map(|f| InFlight { step: f.step.clone(), since: f.since })
                 .collect(),
+            ..World::default()
         }
     }
 

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::edge::{ConsulSpec, Exposure, Routing};
 use super::hash::SpecHash;
 use super::name::{FleetName, HostName, Revision, ServiceName};
 
@@ -17,6 +19,8 @@ pub struct Desired {
     pub fleets: BTreeMap<FleetName, Arc<Fleet>>,
     /// Services by name. A service whose newest document is broken appears with its last good one.
     pub services: BTreeMap<ServiceName, Arc<Service>>,
+    /// What each balancer is to do with traffic. Its containers are the service of the same name.
+    pub routings: BTreeMap<ServiceName, Arc<Routing>>,
     /// Names whose newest document is broken: never pruned; updated to the last good document, if any.
     pub held: BTreeSet<ServiceName>,
     /// Everything wrong with the revision. While this is not empty nothing is pruned.
@@ -59,6 +63,8 @@ pub struct Fleet {
     pub hosts: BTreeMap<HostName, Arc<HostSpec>>,
     /// Its limits.
     pub limits: Limits,
+    /// The registry that its services are entered in.
+    pub consul: Option<ConsulSpec>,
     /// The prune that a person has approved: the code that the waiting message names.
     pub approved_prune: Option<String>,
 }
@@ -76,6 +82,23 @@ pub struct HostSpec {
     pub labels: BTreeMap<String, String>,
     /// Whether instances may be put here.
     pub state: HostState,
+}
+
+impl HostSpec {
+    /// Where its published ports are reached: its address, or the one that its engine has. `None` where that is a name, or
+    /// where the engine is on this machine and no address was given.
+    pub fn ip(&self) -> Option<IpAddr> {
+        let given = self.address.as_deref();
+        let of = |authority: &str| {
+            let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+            host.parse().ok().or_else(|| host.parse::<SocketAddr>().ok().map(|a| a.ip()))
+        };
+        match (&self.endpoint, given) {
+            (_, Some(address)) => address.parse().ok(),
+            (Endpoint::Unix { .. }, None) => None,
+            (Endpoint::Tcp { authority, .. } | Endpoint::Ssh { authority }, None) => of(authority),
+        }
+    }
 }
 
 /// How a Docker Engine is reached.
@@ -169,6 +192,8 @@ pub struct Service {
     pub suspend: bool,
     /// Whether balancers or a registry must be observed before traffic is trusted to it.
     pub routed: bool,
+    /// What leads clients to its instances.
+    pub exposure: Exposure,
     /// The document it was parsed from, as canonical JSON: what a restart needs to know it again.
     pub document: Arc<str>,
 }
@@ -210,6 +235,29 @@ pub struct InstanceSpec {
     pub networks: Vec<String>,
     /// A health check that the engine makes inside the container.
     pub healthcheck: Option<CommandCheck>,
+    /// Files that are in the container before it starts. No document of a service has any: balancers and
+    /// registry servers begin with them.
+    pub files: Vec<File>,
+    /// Kernel capabilities beyond the engine's own, such as `NET_ADMIN`. No document of a service has any.
+    pub capabilities: Vec<String>,
+}
+
+/// A file to put into a container.
+#[derive(Clone, PartialEq, Eq)]
+pub struct File {
+    /// The absolute path.
+    pub path: String,
+    /// What is in it.
+    pub content: Vec<u8>,
+    /// Permissions, such as `0o644`; the owner is root.
+    pub mode: u32,
+}
+
+impl fmt::Debug for File {
+    /// Without the content, which may hold a key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "File({}, {} bytes, {:o})", self.path, self.content.len(), self.mode)
+    }
 }
 
 /// One environment variable.
@@ -377,6 +425,21 @@ pub struct Constraint {
     /// The value to compare with.
     pub value: String,
 }
+
+impl Constraint {
+    /// Whether a host fulfils it.
+    pub fn holds(&self, host: &HostSpec) -> bool {
+        let found = if self.label == HOST_LABEL {
+            Some(host.name.as_str())
+        } else {
+            host.labels.get(&self.label).map(String::as_str)
+        };
+        (found == Some(self.value.as_str())) == self.equal
+    }
+}
+
+/// The label of every host that is its name.
+pub const HOST_LABEL: &str = "host";
 
 impl fmt::Display for Constraint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

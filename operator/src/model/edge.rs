@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::desired::{Probe, Secret};
+use super::desired::{InstanceSpec, Probe, Secret, Service};
 use super::hash::SpecHash;
 use super::name::{HostName, InstanceId, ServiceName, Slot};
 use super::time::Time;
@@ -162,6 +162,74 @@ pub struct Routing {
     pub drain: Duration,
 }
 
+/// A balancer as its document says it: a workload like any other, and where it takes traffic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Balancer {
+    /// Its containers.
+    pub service: Arc<Service>,
+    /// The program.
+    pub kind: BalancerKind,
+    /// Where traffic is taken.
+    pub listeners: Vec<Listener>,
+    /// What people add.
+    pub fragments: Fragments,
+    /// Whether requests are logged.
+    pub access_log: bool,
+}
+
+/// A route as a service's document says it, before anybody knows whether its balancer has such a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteSpec {
+    /// The balancer.
+    pub balancer: ServiceName,
+    /// Its listener.
+    pub listener: String,
+    /// See [`Route::host`].
+    pub host: Option<String>,
+    /// See [`Route::path`].
+    pub path: String,
+    /// The container port that requests go to.
+    pub port: u16,
+    /// How an instance is chosen.
+    pub balance: Balance,
+    /// The cookie that keeps a client on its instance.
+    pub cookie: Option<String>,
+}
+
+/// What leads clients to a service's instances.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Exposure {
+    /// The routes that the document asks for.
+    pub asked: Vec<RouteSpec>,
+    /// Tags and meta of its entries in the registry, as the document has them.
+    pub labels: RegistryLabels,
+    /// The pools that its routes lead to, with their balancers, in order and without duplicates.
+    pub pools: Vec<(ServiceName, PoolName)>,
+    /// The container port that its entries in the registry name; `None`: it is not registered.
+    pub registered: Option<u16>,
+    /// Routes that were left out, each with the reason.
+    pub left_out: Vec<String>,
+}
+
+/// What a document adds to a service's entries in the registry.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RegistryLabels {
+    /// Tags.
+    pub tags: Vec<String>,
+    /// Key and value.
+    pub meta: BTreeMap<String, String>,
+}
+
+/// The network on which a balancer meets the instances of a service, both on one host; `bridge` where neither names any.
+pub fn meeting_network<'a>(balancer: &InstanceSpec, service: &'a InstanceSpec) -> Option<&'a str> {
+    if balancer.networks.is_empty() && service.networks.is_empty() {
+        return Some("bridge");
+    }
+    let both =
+        |n: &&String| balancer.networks.contains(n) && !matches!(n.as_str(), "host" | "none");
+    service.networks.iter().find(both).map(String::as_str)
+}
+
 /// The directory inside a balancer's container that its access log is written to, one file an instance.
 pub const ACCESS_LOG: &str = "/var/log/evenkeel";
 
@@ -172,6 +240,18 @@ pub struct Table {
     pub routing: Arc<Routing>,
     /// Who is in each pool, in the order of the slots. A pool without an entry has nobody: its requests get 503.
     pub servers: BTreeMap<PoolName, Vec<Server>>,
+    /// False while a host has not answered since the agent began: servers in force that are not in here may be its
+    /// instances, and stay as they are.
+    pub complete: bool,
+}
+
+/// What a fleet's edges should do, as a plan has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Edges {
+    /// For each running balancer, by its container.
+    pub orders: BTreeMap<InstanceId, Order>,
+    /// For the registry.
+    pub registrations: Arc<Registrations>,
 }
 
 /// One instance in a pool.

@@ -8,7 +8,8 @@ use std::fmt;
 use sha2::{Digest, Sha256};
 
 use super::desired::{
-    CommandCheck, EnvValue, EnvVar, InstanceSpec, Mount, MountSource, Port, Protocol, Resources,
+    CommandCheck, EnvValue, EnvVar, File, InstanceSpec, Mount, MountSource, Port, Protocol,
+    Resources,
 };
 use super::name::OwnerId;
 
@@ -45,6 +46,8 @@ impl SpecHash {
             mounts,
             networks,
             healthcheck,
+            files,
+            capabilities,
         } = spec;
         let mut h = Writer(Sha256::new());
         h.text("evenkeel-spec-v1");
@@ -62,7 +65,7 @@ impl SpecHash {
                 // The reference is left out: renaming a secret does not change the instance.
                 EnvValue::Secret { name: _, key: _, value } => {
                     h.text("secret");
-                    h.text(&keyed_digest(owner, value.reveal()));
+                    h.text(&keyed_digest(owner, value.reveal().as_bytes()));
                 }
             }
         }
@@ -106,17 +109,31 @@ impl SpecHash {
                 h.number(u64::from(*failure_threshold));
             }
         }
+        // Where there are none nothing is added: specs from before there were any keep their hash.
+        if !files.is_empty() {
+            h.text("files");
+            h.count(files.len());
+            for File { path, content, mode } in files {
+                h.text(path);
+                h.number(u64::from(*mode));
+                h.text(&keyed_digest(owner, content));
+            }
+        }
+        if !capabilities.is_empty() {
+            h.text("capabilities");
+            h.maybe_list(Some(capabilities));
+        }
         let digest = h.0.finalize();
         Self(u64::from_be_bytes(std::array::from_fn(|i| digest[i])))
     }
 }
 
-fn keyed_digest(owner: &OwnerId, value: &str) -> String {
+fn keyed_digest(owner: &OwnerId, value: &[u8]) -> String {
     use hmac::{Hmac, KeyInit, Mac};
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(owner.as_str().as_bytes()) else {
         return String::new(); // HMAC takes keys of any length; there is no such case
     };
-    mac.update(value.as_bytes());
+    mac.update(value);
     let out = mac.finalize().into_bytes();
     out.iter().fold(String::with_capacity(64), |mut s, b| {
         use fmt::Write;

@@ -16,14 +16,16 @@ pub mod waiting;
 pub mod world;
 
 pub use desired::{
-    Amount, CommandCheck, Constraint, Desired, Endpoint, EnvValue, EnvVar, Fleet, HostSpec,
-    HostState, InstanceSpec, Keep, Limits, Mount, MountSource, OnFailure, Packing, Placement, Port,
-    Probe, ProbeKind, Problem, Protocol, Resources, Rollout, Secret, Service, Termination, Tls,
+    Amount, CommandCheck, Constraint, Desired, Endpoint, EnvValue, EnvVar, File, Fleet, HOST_LABEL,
+    HostSpec, HostState, InstanceSpec, Keep, Limits, Mount, MountSource, OnFailure, Packing,
+    Placement, Port, Probe, ProbeKind, Problem, Protocol, Resources, Rollout, Secret, Service,
+    Termination, Tls,
 };
 pub use edge::{
-    Balance, BalancerKind, BalancerView, Certificate, ConsulSpec, ConsulTls, EntryView, Fragments,
-    Listener, ListenerProtocol, Order, Pool, PoolName, Registration, Registrations, RegistryView,
-    Route, Routing, Server, ServerState, ServerView, Table, Target,
+    ACCESS_LOG, Balance, Balancer, BalancerKind, BalancerView, Certificate, ConsulSpec, ConsulTls,
+    Edges, EntryView, Exposure, Fragments, Listener, ListenerProtocol, Order, Pool, PoolName,
+    Registration, Registrations, RegistryLabels, RegistryView, Route, RouteSpec, Routing, Server,
+    ServerState, ServerView, Table, Target, meeting_network,
 };
 pub use hash::SpecHash;
 pub use memory::{Good, Memory, Note, Quarantine, RolloutMemory, ServiceMemory, SlotFailures};

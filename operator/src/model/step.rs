@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::desired::{InstanceSpec, Protocol};
+use super::edge::Edges;
 use super::hash::SpecHash;
 use super::memory::Note;
 use super::name::{HostName, InstanceId, ServiceName, Slot};
@@ -237,6 +238,8 @@ pub struct Plan {
     pub waiting: Vec<Waiting>,
     /// What to remember for the next pass.
     pub notes: Vec<Note>,
+    /// What balancers and the registry should do.
+    pub edges: Edges,
     /// How each service stands.
     pub services: BTreeMap<ServiceName, ServiceStatus>,
     /// When to plan again even if nothing rings.

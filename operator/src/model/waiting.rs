@@ -106,13 +106,18 @@ pub enum Why {
     Draining {
         /// Of how many instances.
         count: u32,
-        /// Sessions left.
-        sessions: u32,
+        /// Sessions left; `None`: nobody counts them, and the drain time is waited for.
+        sessions: Option<u32>,
     },
     /// The registry or a balancer is silent.
     TrafficUnknown {
         /// Of how many instances.
         count: u32,
+    },
+    /// A route of the service is left out; everything else of it is as it should be.
+    RouteLeftOut {
+        /// Why.
+        why: String,
     },
     /// As many starts as a host may have at once are under way.
     ParallelStarts {
@@ -189,6 +194,7 @@ impl Why {
             Self::NeverSeen { .. } => "never-seen",
             Self::Draining { .. } => "draining",
             Self::TrafficUnknown { .. } => "traffic-unknown",
+            Self::RouteLeftOut { .. } => "route-left-out",
             Self::ParallelStarts { .. } => "parallel-starts",
             Self::PruneInDoubt { .. } => "prune-in-doubt",
             Self::PruneEmpty { .. } => "prune-empty",
@@ -209,6 +215,7 @@ impl Why {
             | Self::PruneEmpty { .. }
             | Self::PruneBudget { .. }
             | Self::NoHost { .. }
+            | Self::RouteLeftOut { .. }
             | Self::Held
             | Self::Quarantined { .. }
             | Self::Stalled { .. }
@@ -262,12 +269,16 @@ impl fmt::Display for Why {
             Self::NeverSeen { host } => {
                 write!(f, "host {host} has not answered yet and may hold instances")
             }
-            Self::Draining { count, sessions } => {
+            Self::Draining { count, sessions: Some(sessions) } => {
                 write!(f, "{count} draining, {sessions} sessions left")
+            }
+            Self::Draining { count, sessions: None } => {
+                write!(f, "{count} draining until clients have asked the registry again")
             }
             Self::TrafficUnknown { count } => {
                 write!(f, "registry or balancers silent about {count} instances")
             }
+            Self::RouteLeftOut { why } => write!(f, "a route is left out: {why}"),
             Self::ParallelStarts { most } => write!(f, "{most} starts at a time on one host"),
             Self::PruneInDoubt { services, problems } => write!(
                 f,

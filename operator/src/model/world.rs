@@ -1,9 +1,11 @@
 //! What is: everything observed, and the steps still under way.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::desired::Resources;
+use super::edge::{BalancerView, RegistryView};
 use super::hash::SpecHash;
 use super::name::{HostName, InstanceId, ServiceName, Slot};
 use super::step::Step;
@@ -16,6 +18,10 @@ pub struct World {
     pub hosts: BTreeMap<HostName, Arc<HostView>>,
     /// Steps that were begun and have not ended.
     pub in_flight: Vec<InFlight>,
+    /// What running balancers have in force, by their containers.
+    pub balancers: BTreeMap<InstanceId, Arc<BalancerView>>,
+    /// What the registry has of ours; `None` where the fleet has no registry.
+    pub registry: Option<Arc<RegistryView>>,
 }
 
 /// A step that was begun and has not ended.
@@ -98,6 +104,10 @@ pub struct Instance {
     pub resources: Resources,
     /// Host ports it publishes.
     pub published: Vec<u16>,
+    /// Container and host port of what is published by TCP.
+    pub bindings: Vec<(u16, u16)>,
+    /// Its addresses, by network.
+    pub networks: Vec<(Arc<str>, IpAddr)>,
     /// Whether clients reach it.
     pub traffic: Traffic,
 }
@@ -146,6 +156,8 @@ pub enum HealthState {
 pub enum Traffic {
     /// Nothing routes to it.
     None,
+    /// There is nobody who could lead clients to it: no balancer of its routes is up.
+    Nobody,
     /// Something routes to it.
     Serving {
         /// Whether every healthy balancer that routes to it reports it up.
@@ -155,9 +167,10 @@ pub enum Traffic {
     Withdrawn {
         /// Since when.
         since: Time,
-        /// Current sessions, summed over every balancer.
-        sessions: u32,
+        /// Current sessions, summed over every balancer. `None`: nobody counts them, as clients that ask the
+        /// registry come directly.
+        sessions: Option<u32>,
     },
-    /// Cannot be told now: registry or a balancer is silent.
+    /// Cannot be told now: a balancer is silent, or the registry is while it is to be left.
     Unknown,
 }

@@ -11,6 +11,8 @@ pub(super) struct Leaver<'l> {
     pub(super) member: &'l Member<'l>,
     pub(super) service: &'l ServiceName,
     pub(super) termination: &'l Termination,
+    /// The registry knows the service and does not answer: nobody can leave it now.
+    pub(super) locked: bool,
     pub(super) now: Time,
 }
 
@@ -24,13 +26,17 @@ pub(super) fn take(
     budget: &mut Disruptions,
     out: &mut Plan,
 ) -> bool {
-    let Leaver { member, service, termination, now } = leaver;
+    let Leaver { member, service, termination, locked, now } = leaver;
     let Some(instance) = member.instance else { return true };
     let healthy = !matches!(instance.health, HealthState::Starting | HealthState::Unhealthy { .. });
     let stop = || member.stop(service, &termination.signal, termination.grace);
     let subject = || Subject::Service((*service).clone());
     match instance.traffic {
         Traffic::Unknown if healthy => {
+            out.wait(subject(), Why::TrafficUnknown { count: 1 }, None);
+            false
+        }
+        Traffic::Serving { .. } if healthy && *locked => {
             out.wait(subject(), Why::TrafficUnknown { count: 1 }, None);
             false
         }
@@ -42,20 +48,24 @@ pub(super) fn take(
             granted
         }
         Traffic::Withdrawn { since, sessions }
-            if healthy && sessions > 0 && since.plus(termination.drain) > *now =>
+            if healthy && sessions != Some(0) && since.plus(termination.drain) > *now =>
         {
             let until = since.plus(termination.drain);
             out.wait(subject(), Why::Draining { count: 1, sessions }, Some(until));
             true
         }
-        Traffic::None if healthy => {
+        Traffic::None | Traffic::Nobody if healthy => {
             let granted = budget.spend(out);
             if granted {
                 out.take(stop(), reason());
             }
             granted
         }
-        Traffic::Withdrawn { .. } | Traffic::None | Traffic::Serving { .. } | Traffic::Unknown => {
+        Traffic::Withdrawn { .. }
+        | Traffic::None
+        | Traffic::Nobody
+        | Traffic::Serving { .. }
+        | Traffic::Unknown => {
             out.take(stop(), reason());
             true
         }

@@ -36,10 +36,26 @@ impl Shown {
     }
 }
 
+/// FNV-1a: tells two contents apart, and tells nothing of them.
+fn digest(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0x811c_9dc5, |h, b| (h ^ u32::from(*b)).wrapping_mul(0x0100_0193))
+}
+
 fn fields(spec: &InstanceSpec) -> BTreeMap<String, Shown> {
     // Taken apart without `..`: a new field does not compile until it can be explained.
-    let InstanceSpec { image, command, args, env, ports, resources, mounts, networks, healthcheck } =
-        spec;
+    let InstanceSpec {
+        image,
+        command,
+        args,
+        env,
+        ports,
+        resources,
+        mounts,
+        networks,
+        healthcheck,
+        files,
+        capabilities,
+    } = spec;
     let mut out = BTreeMap::new();
     let mut put = |name: String, value: String| {
         out.insert(name, Shown::Plain(value));
@@ -75,6 +91,16 @@ fn fields(spec: &InstanceSpec) -> BTreeMap<String, Shown> {
     }
     if !networks.is_empty() {
         put("networks".into(), networks.join(", "));
+    }
+    for file in files {
+        // They may hold keys: only that they changed is said.
+        put(
+            format!("files.{}", file.path),
+            format!("{} bytes, #{:08x}", file.content.len(), digest(&file.content)),
+        );
+    }
+    if !capabilities.is_empty() {
+        put("capabilities".into(), capabilities.join(", "));
     }
     if let Some(check) = healthcheck {
         put("health.command".into(), format!("{check:?}"));

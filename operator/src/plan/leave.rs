@@ -106,6 +106,7 @@ impl Work<'_, '_> {
                 member,
                 service: &self.service.name,
                 termination: &self.service.termination,
+                locked: self.service.exposure.registered.is_some() && self.input.registry_silent(),
                 now: self.now(),
             },
             || self.goes_because(index),

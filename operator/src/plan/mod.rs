@@ -6,6 +6,7 @@
 
 mod board;
 mod classify;
+mod edges;
 mod exit;
 pub mod explain;
 mod leave;
@@ -15,12 +16,13 @@ mod rollout;
 mod service;
 mod shelf;
 mod start;
+pub mod traffic;
 
 use std::sync::Arc;
 
 use crate::model::{
-    Desired, Fleet, Memory, Note, Phase, Plan, Planned, Reason, ServiceName, Step, Subject, Time,
-    Waiting, Why, World,
+    Desired, Fleet, Memory, Note, Phase, Plan, Planned, Reason, Seen, ServiceName, Step, Subject,
+    Time, Waiting, Why, World,
 };
 
 /// Everything a plan depends on.
@@ -54,6 +56,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     budget.finish(&mut out);
     board.waits(&mut out);
     forget(input, &mut out);
+    out.edges = edges::edges(input, &out);
     let ends = out.waiting.iter().filter_map(|w| w.until).filter(|t| *t > input.now);
     out.wake_at = ends.chain(out.wake_at).min();
     out
@@ -76,6 +79,13 @@ fn forget(input: &Input<'_>, out: &mut Plan) {
         }
     }
     out.notes.extend(gone);
+}
+
+impl Input<'_> {
+    /// Whether the fleet has a registry that does not answer now.
+    fn registry_silent(&self) -> bool {
+        self.world.registry.as_ref().is_some_and(|r| r.seen != Seen::Now)
+    }
 }
 
 impl Plan {

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::board::{Board, Host, Member};
-use super::shelf::{Shelf, holds};
+use super::shelf::Shelf;
 use crate::model::{HostState, InstanceSpec, Packing, Published, Seen, Service, Time};
 
 /// A candidate: shunned last, then instances of the service, load, instances, and place by name.
@@ -159,7 +159,7 @@ fn refusal(
         Seen::Silent { .. } => return Some("silent".into()),
         Seen::Never { .. } => return Some("not seen yet".into()),
     }
-    if let Some(c) = service.placement.constraints.iter().find(|c| !holds(c, host)) {
+    if let Some(c) = service.placement.constraints.iter().find(|c| !c.holds(host.spec)) {
         return Some(format!("not {c}"));
     }
     if service.placement.max_per_host.is_some_and(|most| on_host >= most) {

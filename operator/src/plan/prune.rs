@@ -108,8 +108,13 @@ fn remove(
             | Bucket::Unserved
             | Bucket::Settling
             | Bucket::Available => {
-                let leaver =
-                    exit::Leaver { member, service: name, termination: &ending, now: input.now };
+                let leaver = exit::Leaver {
+                    member,
+                    service: name,
+                    termination: &ending,
+                    locked: false,
+                    now: input.now,
+                };
                 exit::take(&leaver, because, budget, out);
             }
             Bucket::Lost | Bucket::Unknown | Bucket::Leaving => {}

@@ -302,6 +302,13 @@ impl<'a> Work<'_, 'a> {
         if self.input.desired.held.contains(&self.service.name) {
             out.wait(service.clone(), Why::Held, None);
         }
+        let name = &self.service.name;
+        let refused = self.input.world.balancers.values().filter_map(|v| v.refused.get(name));
+        let left_out: std::collections::BTreeSet<&String> =
+            self.service.exposure.left_out.iter().chain(refused).collect();
+        for why in left_out {
+            out.wait(service.clone(), Why::RouteLeftOut { why: why.clone() }, None);
+        }
         if let Some(q) = &self.memory.quarantined {
             let (hash, why) = (q.hash, q.why.clone());
             out.wait(service.clone(), Why::Quarantined { hash, why }, None);

@@ -81,7 +81,7 @@ impl Shelf {
             let zone = names.get(&value(host)).copied().unwrap_or_default();
             let usable = host.spec.state == HostState::Active
                 && host.seen(now) == Seen::Now
-                && placement.constraints.iter().all(|c| holds(c, host));
+                && placement.constraints.iter().all(|c| c.holds(host.spec));
             let place = usable.then(|| place(shelf.packing, host, index));
             shelf.zones[zone].extend(place);
             shelf.hosts.push((zone, place));
@@ -122,9 +122,4 @@ fn label_of<'h>(host: &'h Host<'_>, name: &str) -> Option<&'h str> {
         return Some(host.spec.name.as_str());
     }
     host.spec.labels.get(name).map(String::as_str)
-}
-
-/// Whether a host meets a constraint; `host` stands for its name.
-pub(super) fn holds(c: &Constraint, host: &Host<'_>) -> bool {
-    (label_of(host, &c.label) == Some(c.value.as_str())) == c.equal
 }

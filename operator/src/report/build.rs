@@ -245,9 +245,10 @@ fn instance(i: &Instance, host: &str, up: bool, updated: bool) -> InstanceView {
     };
     let (traffic, sessions) = match i.traffic {
         Traffic::None => ("none", None),
+        Traffic::Nobody => ("nobody", None),
         Traffic::Serving { up: true } => ("serving", None),
         Traffic::Serving { up: false } => ("not-up", None),
-        Traffic::Withdrawn { since: _, sessions } => ("withdrawn", Some(sessions)),
+        Traffic::Withdrawn { since: _, sessions } => ("withdrawn", sessions),
         Traffic::Unknown => ("unknown", None),
     };
     InstanceView {
@@ -339,8 +340,8 @@ pub fn plan_view(fleet: &Fleet, desired: &Desired, plan: &Plan, at: Time) -> Pla
 }
 
 fn shown(fleet: &Fleet, desired: &Desired, plan: &Plan, at: Time, redactor: &Redactor) -> PlanView {
-    // `notes` and `wake_at` are between the planner and the loop.
-    let Plan { steps, waiting, notes: _, services, wake_at: _ } = plan;
+    // `notes`, `edges` and `wake_at` are between the planner and the loop.
+    let Plan { steps, waiting, notes: _, edges: _, services, wake_at: _ } = plan;
     PlanView {
         fleet: fleet.name.to_string(),
         revision: desired.revision.0.to_string(),

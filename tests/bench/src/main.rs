@@ -199,11 +199,14 @@ impl Bench {
                 agent.ask(*ask).await;
                 // Not settled at the old one: there is none of the new one yet.
                 let old = victims.clone();
-                until(Duration::from_secs(60), || async {
+                let replaced = until(Duration::from_secs(300), || async {
                     !self.engine.ids(label).await.iter().any(|id| old.contains(id))
                 })
                 .await;
+                assert!(replaced, "the other spec did not replace the first");
                 agent.settled(FIFTY).await;
+                // What dies before a spec has proven itself speaks against the spec, and is replaced at a slower pace.
+                tokio::time::sleep(Duration::from_secs(15)).await;
                 victims = self.engine.ids(label).await;
             }
             let victim = victims[(n % FIFTY) as usize].clone();

@@ -27,6 +27,7 @@ fn fleet(hosts: usize) -> Fleet {
         name: FleetName::of_default(),
         hosts: hosts.map(|h| (h.name.clone(), Arc::new(h))).collect(),
         limits: Limits { parallel_starts_per_host: u32::MAX, ..Limits::default() },
+        consul: None,
         approved_prune: None,
     }
 }
@@ -54,7 +55,7 @@ fn empty_world(fleet: &Fleet) -> World {
     view.seen = Seen::Now;
     view.capacity = Resources { cpu_millis: 64_000, memory_bytes: 256 << 30 };
     let hosts = fleet.hosts.keys().map(|n| (n.clone(), Arc::new(view.clone())));
-    World { hosts: hosts.collect(), in_flight: Vec::new() }
+    World { hosts: hosts.collect(), ..World::default() }
 }
 
 /// The world after every start of the plan has succeeded long ago.

@@ -78,7 +78,8 @@ fn judge_service(service: &Service, world: &World, plan: &Plan, now: Time) {
         seen == Seen::Now
             && i.state == State::Running
             && healthy
-            && (!service.routed || i.traffic == Traffic::Serving { up: true })
+            && (!service.routed
+                || matches!(i.traffic, Traffic::Serving { up: true } | Traffic::Nobody))
             && !matches!(in_flight(i), Some(Step::Stop { .. } | Step::Withdraw { .. }))
             && !starting(i)
     };
@@ -151,10 +152,10 @@ fn judge_service(service: &Service, world: &World, plan: &Plan, now: Time) {
             continue;
         }
         match i.traffic {
-            Traffic::None => {}
+            Traffic::None | Traffic::Nobody => {}
             Traffic::Withdrawn { since, sessions } => assert!(
-                sessions == 0 || now.since(since) >= service.termination.drain,
-                "promise 4: {} stopped with {sessions} sessions",
+                sessions == Some(0) || now.since(since) >= service.termination.drain,
+                "promise 4: {} stopped with {sessions:?} sessions",
                 i.name
             ),
             Traffic::Serving { .. } | Traffic::Unknown => {

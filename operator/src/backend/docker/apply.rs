@@ -127,6 +127,7 @@ impl On<'_> {
                 other => other?,
             }
         }
+        if !it.spec.files.is_empty() {}
         limited(WRITE, self.engine.docker.start_container(id, None)).await
     }
 

@@ -32,7 +32,9 @@ pub(super) struct Ours {
     pub(super) resources: Resources,
     pub(super) published: Vec<u16>,
     /// Container and host port of what is published by TCP.
-    tcp: Vec<(u16, u16)>,
+    pub(super) tcp: Vec<(u16, u16)>,
+    /// Its addresses, by network.
+    pub(super) networks: Vec<(Arc<str>, IpAddr)>,
     address: Option<IpAddr>,
     pub(super) check: Check,
     check_since: Time,
@@ -75,6 +77,10 @@ impl Ours {
             let (_, e) = networks().find(|(n, _)| *n == name)?;
             e.as_ref()?.ip_address.parse::<IpAddr>().ok()
         };
+        let mut addresses: Vec<(Arc<str>, IpAddr)> = networks()
+            .filter_map(|(n, e)| Some((n.as_str().into(), e.as_ref()?.ip_address.parse().ok()?)))
+            .collect();
+        addresses.sort();
         let any_ip = || networks().find_map(|(_, e)| e.as_ref()?.ip_address.parse().ok());
         let address = if i.host_config.network_mode == "host" {
             Some(IpAddr::from([127, 0, 0, 1]))
@@ -94,6 +100,7 @@ impl Ours {
             },
             published: Self::host_ports(i),
             tcp: bound("/tcp"),
+            networks: addresses,
             address,
             check,
             check_since: before

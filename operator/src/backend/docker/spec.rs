@@ -30,6 +30,8 @@ pub(super) fn body(me: &Me, start: &Start) -> ContainerCreateBody {
         mounts,
         networks,
         healthcheck,
+        files: _, // put in after the create call
+        capabilities,
     } = &**spec;
     let identity = Identity { service: service.clone(), slot: *slot, hash: *hash };
     let mut exposed: Vec<String> = ports
@@ -61,6 +63,7 @@ pub(super) fn body(me: &Me, start: &Start) -> ContainerCreateBody {
             memory: positive(*memory_bytes),
             mounts: Some(mounts.iter().map(mount).collect()),
             port_bindings: Some(bindings),
+            cap_add: (!capabilities.is_empty()).then(|| capabilities.clone()),
             network_mode: first.cloned(),
             restart_policy: Some(RestartPolicy {
                 name: Some(RestartPolicyNameEnum::NO),
@@ -219,6 +222,8 @@ mod tests {
                 failure_threshold: 3,
                 start_period: Duration::ZERO,
             }),
+            files: Vec::new(),
+            capabilities: vec!["NET_ADMIN".into()],
         };
         let made = serde_json::to_value(body(&me(), &start("web", spec))).unwrap();
         let labels = made["Labels"].to_string();
@@ -245,6 +250,7 @@ mod tests {
                 "HostConfig": {
                     "NanoCpus": 250_000_000, "Memory": 64 << 20,
                     "NetworkMode": "back",
+                    "CapAdd": ["NET_ADMIN"],
                     "RestartPolicy": {"Name": "no"},
                     "PortBindings": {
                         "80/tcp": [{"HostPort": "8080"}], "53/udp": [{"HostPort": "5353"}],

@@ -130,6 +130,8 @@ impl Live {
             created: o.created,
             resources: o.resources,
             published: o.published.clone(),
+            bindings: o.tcp.clone(),
+            networks: o.networks.clone(),
             traffic: Traffic::None,
         };
         HostView {

@@ -63,6 +63,7 @@ pub(super) fn service(name: &str, replicas: u32, image: &str, hash: u64) -> Arc<
         keep: Keep::Healthiest,
         suspend: false,
         routed: false,
+        exposure: crate::model::Exposure::default(),
         document: format!("{{\"env\":\"{SECRET}\"}}").as_str().into(),
     })
 }
@@ -87,6 +88,7 @@ pub(super) fn fleet() -> Arc<Fleet> {
         ]
         .into(),
         limits: Limits::default(),
+        consul: None,
         approved_prune: None,
     })
 }
@@ -109,6 +111,8 @@ pub(super) fn instance(
         created: ago(754),
         resources: Resources { cpu_millis: 100, memory_bytes: 64 << 20 },
         published: vec![8080],
+        bindings: vec![(80, 8080)],
+        networks: vec![],
         traffic: Traffic::Serving { up: true },
     }
 }
@@ -172,6 +176,7 @@ pub(super) fn pass() -> PassReport {
             (svc("db"), service("db", 1, "postgres:18", 7)),
         ]
         .into(),
+        routings: [].into(),
         held: BTreeSet::default(),
         problems: vec![],
     };
@@ -206,9 +211,12 @@ pub(super) fn pass() -> PassReport {
         ]
         .into(),
         in_flight: vec![],
+        balancers: [].into(),
+        registry: None,
     };
     let wait = |subject, why, until| Waiting { subject, why, until };
     let plan = Plan {
+        edges: crate::model::Edges::default(),
         steps: vec![
             start("web_3", Reason::Scale { have: 2, want: 3, revision: revision() }),
             start("web_1.2", update()),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use evenkeel_crds::{API_VERSION, FleetSpec, GROUP, ScalingServiceSpec, VERSION};
+use evenkeel_crds::{API_VERSION, FleetSpec, GROUP, LoadBalancerSpec, ScalingServiceSpec, VERSION};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json, json};
 
@@ -12,7 +12,7 @@ use super::lower::{self, Lowering};
 use super::node::{Flaw, Node, Pos, meant, nearest, quoted, shown};
 use super::yaml::Doc;
 use super::{Context, schema, unsupported};
-use crate::model::{Fleet, FleetName, Service, ServiceName};
+use crate::model::{Balancer, Fleet, FleetName, Service, ServiceName};
 
 /// The kinds of our group.
 pub(super) const KINDS: [&str; 3] = ["Fleet", "LoadBalancer", "ScalingService"];
@@ -45,6 +45,7 @@ impl Id {
 pub(super) enum Meaning {
     Fleet(Arc<Fleet>),
     Service(Arc<Service>),
+    Balancer(Arc<Balancer>),
 }
 
 /// A good document: what it means, and its text for [`super::Applied`].
@@ -234,6 +235,7 @@ fn judge(id: Option<&Id>, root: &Node, ctx: &Context<'_>, flaws: &mut Vec<Flaw>)
     let ready = match id.kind {
         "Fleet" => fleet(id, root, &wrong, approved, ctx, &mut later),
         "ScalingService" => service(id, root, &wrong, ctx, &mut later),
+        "LoadBalancer" => balancer(id, root, &wrong, ctx, &mut later),
         _ => None,
     };
     // What the schema has told of a place is not told twice; and where the schema has told
@@ -299,6 +301,24 @@ fn service(
     let service = lowering.service(name, spec, Arc::clone(&text));
     keep(lowering.flaws, later);
     Some(Ready { meaning: Meaning::Service(Arc::new(service?)), text })
+}
+
+fn balancer(
+    id: &Id,
+    root: &Node,
+    wrong: &Wrong<'_>,
+    ctx: &Context<'_>,
+    later: &mut Vec<Later>,
+) -> Option<Ready> {
+    let spec: LoadBalancerSpec = typed(root, wrong, later)?;
+    conflicts(root, spec.conflicts(), later);
+    let text: Arc<str> = stored(id, &json!(spec), None).into();
+    let mut lowering =
+        Lowering { document: root, owner: ctx.owner, secrets: ctx.secrets, flaws: Vec::new() };
+    let name = ServiceName::new(&id.name).ok()?;
+    let balancer = lowering.balancer(name, spec, Arc::clone(&text));
+    keep(lowering.flaws, later);
+    Some(Ready { meaning: Meaning::Balancer(Arc::new(balancer?)), text })
 }
 
 fn fleet(

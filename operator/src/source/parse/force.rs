@@ -10,8 +10,11 @@ use super::applied::{Applied, Document};
 use super::document::{Id, Meaning, Object, Ready, restore};
 use super::node::{Flaw, Pos, meant};
 use super::ports::{self, Claim};
-use super::{Context, form, lower, problem};
-use crate::model::{Endpoint, Fleet, FleetName, HostSpec, Port, Problem, Service, ServiceName};
+use super::{Context, form, lower, problem, routes};
+use crate::model::{
+    Balancer, Endpoint, Fleet, FleetName, HOST_LABEL, HostSpec, Port, Problem, RouteSpec, Routing,
+    Service, ServiceName,
+};
 
 /// Rounds in which a service that falls back to its last good document takes ports from another.
 const ROUNDS: usize = 10;
@@ -36,6 +39,7 @@ pub(super) struct Force<'a> {
 pub(super) struct InForce {
     pub(super) fleets: BTreeMap<FleetName, Arc<Fleet>>,
     pub(super) services: BTreeMap<ServiceName, Arc<Service>>,
+    pub(super) routings: BTreeMap<ServiceName, Arc<Routing>>,
     pub(super) held: BTreeSet<ServiceName>,
     pub(super) problems: Vec<Problem>,
     pub(super) objects: BTreeMap<String, Document>,
@@ -103,10 +107,11 @@ impl<'a> Force<'a> {
         }
     }
 
-    /// The services in force or about to be, with whether they are held.
+    /// The services in force or about to be, balancers too, with whether they are held.
     fn services(&self) -> Vec<(Id, Arc<Service>, bool)> {
         let of = |(id, entry): (&Id, &Entry)| match &entry.ready.as_ref()?.meaning {
             Meaning::Service(service) => Some((id.clone(), Arc::clone(service), entry.held)),
+            Meaning::Balancer(b) => Some((id.clone(), Arc::clone(&b.service), entry.held)),
             Meaning::Fleet(_) => None,
         };
         self.entries.iter().filter_map(of).collect()
@@ -115,12 +120,37 @@ impl<'a> Force<'a> {
     fn fleet(&self, name: &FleetName) -> Option<Arc<Fleet>> {
         match &self.entries.get(&fleet_id(name))?.ready.as_ref()?.meaning {
             Meaning::Fleet(fleet) => Some(Arc::clone(fleet)),
-            Meaning::Service(_) => None,
+            Meaning::Service(_) | Meaning::Balancer(_) => None,
+        }
+    }
+
+    /// Containers are named after services and balancers alike: of two with one name neither counts.
+    fn part_names(&mut self) {
+        let names: Vec<String> = self
+            .entries
+            .keys()
+            .filter(|id| id.kind == "LoadBalancer")
+            .filter(|id| {
+                self.entries.contains_key(&Id { kind: "ScalingService", name: id.name.clone() })
+            })
+            .map(|id| id.name.clone())
+            .collect();
+        for name in names {
+            for (kind, other) in
+                [("LoadBalancer", "ScalingService"), ("ScalingService", "LoadBalancer")]
+            {
+                let id = Id { kind, name: name.clone() };
+                let message = format!("metadata.name: {name} is also the name of a {other}");
+                let hint = "rename one of them: containers are named after both";
+                self.tell(&id, "metadata.name", message, Some(hint.into()));
+                self.hold(&id);
+            }
         }
     }
 
     /// Applies the rules that span documents.
     pub(super) fn settle(mut self) -> InForce {
+        self.part_names();
         let default = self.default_fleet();
         for (id, service, held) in self.services() {
             if !held && !self.fits(&id, &service, default.as_ref()) {
@@ -232,9 +262,8 @@ impl<'a> Force<'a> {
             }
         };
         let constraints = &service.placement.constraints;
-        let alone =
-            constraints.iter().position(|c| !fleet.hosts.values().any(|h| ports::holds(c, h)));
-        let together = fleet.hosts.values().any(|h| constraints.iter().all(|c| ports::holds(c, h)));
+        let alone = constraints.iter().position(|c| !fleet.hosts.values().any(|h| c.holds(h)));
+        let together = fleet.hosts.values().any(|h| constraints.iter().all(|c| c.holds(h)));
         if together {
             return self.can_be_asked(id, service, &fleet);
         }
@@ -261,8 +290,7 @@ impl<'a> Force<'a> {
         if service.spec.ports.iter().any(published) {
             return true;
         }
-        let allowed =
-            |h: &&Arc<HostSpec>| service.placement.constraints.iter().all(|c| ports::holds(c, h));
+        let allowed = |h: &&Arc<HostSpec>| service.placement.constraints.iter().all(|c| c.holds(h));
         let remote = |h: &&Arc<HostSpec>| !matches!(h.endpoint, Endpoint::Unix { .. });
         let Some(host) = fleet.hosts.values().filter(allowed).find(remote) else { return true };
         let message = format!(
@@ -284,7 +312,7 @@ impl<'a> Force<'a> {
             let mut told: BTreeSet<(ServiceName, usize)> = BTreeSet::new();
             for clash in ports::clashes(&services, fleets) {
                 for (claim, other) in [(&clash.one, &clash.other), (&clash.other, &clash.one)] {
-                    let id = service_id(&claim.service);
+                    let id = self.workload(&claim.service);
                     let new = self.entries.get(&id).is_some_and(|e| !e.held);
                     let port = (claim.service.clone(), claim.port);
                     if new && told.insert(port) {
@@ -296,7 +324,7 @@ impl<'a> Force<'a> {
                 return;
             }
             for (service, _) in told {
-                self.hold(&service_id(&service));
+                self.hold(&self.workload(&service));
             }
             if round == ROUNDS {
                 self.hold_publishers();
@@ -308,11 +336,19 @@ impl<'a> Force<'a> {
     fn hold_publishers(&mut self) {
         for (id, service, held) in self.services() {
             if !held && service.spec.ports.iter().any(|p| p.publish.is_some()) {
-                let message = "spec.ports: held until the other clashes of ports are resolved";
-                self.tell(&id, "spec.ports", message.into(), None);
+                let ports = ports_of(&id);
+                let message =
+                    format!("{ports}: held until the other clashes of ports are resolved");
+                self.tell(&id, ports, message, None);
                 self.hold(&id);
             }
         }
+    }
+
+    /// The document that a service in force comes from: its own, or a balancer's.
+    fn workload(&self, name: &ServiceName) -> Id {
+        let balancer = Id { kind: "LoadBalancer", name: name.as_str().to_owned() };
+        if self.entries.contains_key(&balancer) { balancer } else { service_id(name) }
     }
 
     fn tell_clash(&mut self, id: &Id, claim: &Claim, other: &Claim, host: &str) {
@@ -320,16 +356,17 @@ impl<'a> Force<'a> {
             last if last == c.first => format!("{last}"),
             last => format!("{} to {last}", c.first),
         };
-        let path = format!("spec.ports[{}].publish", claim.port);
+        let path = format!("{}[{}].publish", ports_of(id), claim.port);
         let message = if claim.service == other.service {
             format!(
-                "{path}: {} meets spec.ports[{}].publish ({}): on one host each instance takes the next port",
+                "{path}: {} meets {}[{}].publish ({}): on one host each instance takes the next port",
                 range(claim),
+                ports_of(id),
                 other.port,
                 range(other)
             )
         } else {
-            let other_id = service_id(&other.service);
+            let other_id = self.workload(&other.service);
             let entry = self.entries.get(&other_id);
             let source = match entry {
                 Some(Entry { held: true, .. }) => {
@@ -338,7 +375,7 @@ impl<'a> Force<'a> {
                     format!(", by its last good document in {}", super::node::shown_path(path))
                 }
                 Some(Entry { object: Some(object), .. }) => {
-                    let field = format!("spec.ports[{}].publish", other.port);
+                    let field = format!("{}[{}].publish", ports_of(&other_id), other.port);
                     format!(" at {}", place(&object.path, object.root.locate(&field)))
                 }
                 Some(Entry { object: None, .. }) | None => String::new(),
@@ -364,11 +401,14 @@ impl<'a> Force<'a> {
         let mut out = InForce {
             fleets,
             services: BTreeMap::new(),
+            routings: BTreeMap::new(),
             held: BTreeSet::new(),
             problems: self.problems,
             objects: BTreeMap::new(),
         };
         let previous: &Applied = self.ctx.previous;
+        let mut balancers = BTreeMap::new();
+        let mut told = BTreeMap::new();
         for (id, entry) in self.entries {
             let key = id.key();
             // What is held stays on record even where it cannot be read again just now.
@@ -383,12 +423,17 @@ impl<'a> Force<'a> {
             if let Some(document) = document {
                 out.objects.insert(key, document);
             }
-            if id.kind != "ScalingService" {
+            if id.kind == "Fleet" {
                 continue;
             }
             let Ok(name) = ServiceName::new(&id.name) else { continue };
             let service = entry.ready.and_then(|r| match r.meaning {
                 Meaning::Service(service) => Some(service),
+                Meaning::Balancer(balancer) => {
+                    let service = Arc::clone(&balancer.service);
+                    balancers.insert(name.clone(), balancer);
+                    Some(service)
+                }
                 Meaning::Fleet(_) => None,
             });
             let service = service.filter(|s| out.fleets.contains_key(&s.fleet));
@@ -397,10 +442,50 @@ impl<'a> Force<'a> {
                 out.held.insert(name.clone());
             }
             if let Some(service) = service {
+                told.extend(entry.object.map(|object| (name.clone(), object)));
                 out.services.insert(name, service);
             }
         }
+        out.route(&balancers, &told, self.ctx);
         out
+    }
+}
+
+impl InForce {
+    /// Gives every route its place, and tells of those that have none.
+    fn route(
+        &mut self,
+        balancers: &BTreeMap<ServiceName, Arc<Balancer>>,
+        objects: &BTreeMap<ServiceName, Object>,
+        ctx: &Context<'_>,
+    ) {
+        let before = |name: &ServiceName| -> Vec<RouteSpec> {
+            let document = ctx.previous.objects.get(&service_id(name).key());
+            let ready = document.and_then(|d| restore(&d.document, ctx).ok());
+            match ready.map(|(_, ready)| ready.meaning) {
+                Some(Meaning::Service(service)) => service.exposure.asked.clone(),
+                Some(Meaning::Balancer(_) | Meaning::Fleet(_)) | None => Vec::new(),
+            }
+        };
+        let resolved = routes::resolve(&routes::Ground {
+            services: &self.services,
+            balancers,
+            fleets: &self.fleets,
+            before: &before,
+        });
+        for left in &resolved.left_out {
+            let Some(object) = objects.get(&left.service) else { continue };
+            let route = format!("spec.routes[{}]", left.index);
+            let path = match left.field {
+                "" => route,
+                field => format!("{route}.{field}"),
+            };
+            let message = format!("{path}: {}; the route is left out", left.message);
+            let flaw = Flaw { pos: object.root.locate(&path), message, hint: left.hint.clone() };
+            self.problems.push(problem(&object.path, Some(&object.id), flaw));
+        }
+        self.services = resolved.services;
+        self.routings = resolved.routings;
     }
 }
 
@@ -412,6 +497,11 @@ fn service_id(name: &ServiceName) -> Id {
     Id { kind: "ScalingService", name: name.as_str().to_owned() }
 }
 
+/// Where a document says what it publishes.
+fn ports_of(id: &Id) -> &'static str {
+    if id.kind == "LoadBalancer" { "spec.listeners" } else { "spec.ports" }
+}
+
 fn place(path: &str, pos: Pos) -> String {
     format!("{}:{}:{}", super::node::shown_path(path), pos.line, pos.column)
 }
@@ -419,7 +509,7 @@ fn place(path: &str, pos: Pos) -> String {
 /// What the hosts have instead.
 fn label_hint(label: &str, fleet: &Fleet) -> String {
     let hosts = fleet.hosts.values();
-    let values: BTreeSet<&str> = if label == lower::HOST_LABEL {
+    let values: BTreeSet<&str> = if label == HOST_LABEL {
         hosts.map(|h| h.name.as_str()).collect()
     } else {
         hosts.filter_map(|h| h.labels.get(label)).map(String::as_str).collect()

@@ -14,14 +14,13 @@ use super::form;
 use super::node::{Flaw, Node, meant};
 use super::secret::Secrets;
 use crate::model::{
-    Amount, CommandCheck, Constraint, Endpoint, EnvValue, EnvVar, Fleet, FleetName, HostName,
-    HostSpec, HostState, InstanceSpec, Keep, Limits, Mount, MountSource, OnFailure, OwnerId,
-    Packing, Placement, Port, Probe, ProbeKind, Protocol, Resources, Rollout, Service, ServiceName,
-    SpecHash, Termination, Tls,
+    Amount, Balance, CommandCheck, Constraint, ConsulSpec, ConsulTls, Endpoint, EnvValue, EnvVar,
+    Exposure, Fleet, FleetName, HOST_LABEL, HostName, HostSpec, HostState, InstanceSpec, Keep,
+    Limits, Mount, MountSource, OnFailure, OwnerId, Packing, Placement, Port, Probe, ProbeKind,
+    Protocol, RegistryLabels, Resources, Rollout, RouteSpec, Service, ServiceName, SpecHash,
+    Termination, Tls,
 };
 
-/// The label of every host that is its name; see `plan::place`.
-pub(super) const HOST_LABEL: &str = "host";
 /// Longer than this nothing is waited for: the engine keeps such times in nanoseconds, 64 bits.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 /// Less than this the engine refuses.
@@ -38,11 +37,11 @@ pub(super) struct Lowering<'a> {
 }
 
 impl Lowering<'_> {
-    fn flaw(&mut self, path: &str, message: impl std::fmt::Display) {
+    pub(super) fn flaw(&mut self, path: &str, message: impl std::fmt::Display) {
         self.flaws.push(Flaw::new(self.document.locate(path), format!("{path}: {message}")));
     }
 
-    fn judge(&mut self, path: &str, judged: Result<(), form::Wrong>) {
+    pub(super) fn judge(&mut self, path: &str, judged: Result<(), form::Wrong>) {
         if let Err((message, hint)) = judged {
             self.flaw(path, message);
             if let (Some(flaw), Some(hint)) = (self.flaws.last_mut(), hint) {
@@ -87,8 +86,8 @@ impl Lowering<'_> {
             networks,
             placement,
             health,
-            discovery: _, // refused where it says anything; see `unsupported`
-            routes: _,    // likewise
+            discovery,
+            routes,
             rollout,
             termination,
             on_host_lost,
@@ -99,6 +98,7 @@ impl Lowering<'_> {
         let most_on_a_host = placement.max_per_host.unwrap_or(replicas).min(replicas);
         let ports = self.ports(ports, most_on_a_host);
         let (probe, healthcheck) = self.health(health, &ports);
+        let exposure = self.exposure(routes, discovery, &ports);
         let spec = InstanceSpec {
             image,
             command: some(command),
@@ -109,6 +109,8 @@ impl Lowering<'_> {
             mounts: self.mounts(volumes),
             networks: self.networks(networks),
             healthcheck,
+            files: Vec::new(),
+            capabilities: Vec::new(),
         };
         let api::OnHostLost { replace_after, keep } = on_host_lost;
         Some(Service {
@@ -128,7 +130,8 @@ impl Lowering<'_> {
                 api::KeepOnReturn::Healthiest => Keep::Healthiest,
             },
             suspend,
-            routed: false, // no routes yet, so no balancer to hear from
+            routed: false, // told once it is known which of its routes can be
+            exposure,
             document,
         })
     }
@@ -227,7 +230,7 @@ impl Lowering<'_> {
     /// `bridge` alone says what leaving networks out says. With others it is refused: the engine's
     /// own bridge takes no aliases and resolves no names, so that half of an instance's names
     /// would work.
-    fn networks(&mut self, networks: Vec<String>) -> Vec<String> {
+    pub(super) fn networks(&mut self, networks: Vec<String>) -> Vec<String> {
         for (index, network) in networks.iter().enumerate() {
             self.judge(&format!("spec.networks[{index}]"), form::network(network));
         }
@@ -301,6 +304,44 @@ impl Lowering<'_> {
         Some(declared.container)
     }
 
+    /// What the document asks for; which of it can be is for `routes` to say, which knows the balancers.
+    fn exposure(
+        &mut self,
+        routes: Vec<api::Route>,
+        discovery: api::ServiceDiscovery,
+        ports: &[Port],
+    ) -> Exposure {
+        let mut asked = Vec::with_capacity(routes.len());
+        for (index, route) in routes.into_iter().enumerate() {
+            let api::Route { load_balancer, listener, host, path_prefix, port, balance, cookie } =
+                route;
+            let at = format!("spec.routes[{index}]");
+            let balancer = match ServiceName::new(&load_balancer) {
+                Ok(name) => name,
+                Err(e) => {
+                    self.flaw(&format!("{at}.loadBalancer"), e);
+                    continue;
+                }
+            };
+            let Some(port) = self.tcp_port(&format!("{at}.port"), &port, ports) else { continue };
+            asked.push(RouteSpec {
+                balancer,
+                listener,
+                host,
+                path: path_prefix,
+                port,
+                balance: match balance {
+                    api::Balance::Roundrobin => Balance::Roundrobin,
+                    api::Balance::Leastconn => Balance::Leastconn,
+                    api::Balance::Source => Balance::Source,
+                },
+                cookie,
+            });
+        }
+        let api::ServiceDiscovery { tags, meta } = discovery;
+        Exposure { asked, labels: RegistryLabels { tags, meta }, ..Exposure::default() }
+    }
+
     fn rollout(&mut self, rollout: &api::Rollout) -> Rollout {
         let api::Rollout {
             max_surge,
@@ -348,7 +389,7 @@ impl Lowering<'_> {
         spec: api::FleetSpec,
         approved_prune: Option<String>,
     ) -> Fleet {
-        let api::FleetSpec { backend, discovery: _, limits } = spec; // discovery: see `unsupported`
+        let api::FleetSpec { backend, discovery, limits } = spec;
         let api::Backend { docker, marathon: _ } = backend; // marathon: see `unsupported`
         let api::FleetLimits { prune, disruption, parallel_starts_per_host } = limits;
         let api::PruneLimits { max_percent } = prune;
@@ -371,7 +412,35 @@ impl Lowering<'_> {
             disruptions_per_hour: max_instances_per_hour,
             parallel_starts_per_host,
         };
-        Fleet { name, hosts, limits, approved_prune }
+        let consul = discovery.and_then(|api::Discovery { consul }| self.consul(consul));
+        Fleet { name, hosts, limits, consul, approved_prune }
+    }
+
+    /// A Consul that exists; one that is to be run is refused, see `unsupported`.
+    fn consul(&mut self, consul: api::Consul) -> Option<ConsulSpec> {
+        let api::Consul { servers: _, image: _, publish: _, address, agent_port, token_file, tls } =
+            consul;
+        let at = "spec.discovery.consul";
+        if let Some(file) = &token_file {
+            self.judge(&format!("{at}.tokenFile"), form::path(file));
+        }
+        let tls = tls.map(|api::ClientTls { ca_file, cert_file, key_file }| {
+            for (field, file) in
+                [("caFile", &ca_file), ("certFile", &cert_file), ("keyFile", &key_file)]
+            {
+                if let Some(file) = file {
+                    self.judge(&format!("{at}.tls.{field}"), form::path(file));
+                }
+            }
+            if cert_file.is_some() != key_file.is_some() {
+                self.flaw(
+                    &format!("{at}.tls"),
+                    "certFile and keyFile are given together or not at all",
+                );
+            }
+            ConsulTls { ca_file, identity: cert_file.zip(key_file) }
+        });
+        Some(ConsulSpec { address: address?, agent_port, token_file, tls })
     }
 
     fn host(&mut self, host: api::DockerHost, at: &str) -> Option<HostSpec> {
@@ -413,7 +482,7 @@ impl Lowering<'_> {
     }
 }
 
-fn lower_placement(placement: api::Placement) -> Placement {
+pub(super) fn lower_placement(placement: api::Placement) -> Placement {
     let api::Placement { constraints, spread_by, packing, max_per_host } = placement;
     let constraints = constraints
         .into_iter()
@@ -451,6 +520,7 @@ pub(super) fn default_fleet(endpoint: &Endpoint) -> Option<Fleet> {
         name: FleetName::of_default(),
         hosts: BTreeMap::from([(name, Arc::new(host))]),
         limits: Limits::default(),
+        consul: None,
         approved_prune: None,
     })
 }

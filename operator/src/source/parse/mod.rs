@@ -9,6 +9,7 @@
 //! mean) → `force` (what do all of them mean together, and what stays of the last revision).
 
 mod applied;
+mod balancer;
 mod document;
 mod force;
 mod form;
@@ -16,6 +17,7 @@ mod lower;
 mod node;
 mod ports;
 mod render;
+mod routes;
 mod schema;
 mod secret;
 mod unsupported;
@@ -162,11 +164,11 @@ pub fn parse(
         };
         lost.contains(path) || skipped.iter().map(|(p, _)| p.as_str()).any(|d| inside(&d))
     });
-    let force::InForce { fleets, services, held, mut problems, objects } = force.settle();
+    let force::InForce { fleets, services, routings, held, mut problems, objects } = force.settle();
     problems.sort();
     problems.dedup();
     let revision = Revision(revision.into());
-    (Desired { revision, fleets, services, held, problems }, Applied { objects, foreign })
+    (Desired { revision, fleets, services, routings, held, problems }, Applied { objects, foreign })
 }
 
 /// Reads a service's stored document ([`Service::document`]) again.
@@ -178,6 +180,7 @@ pub fn service_from_document(json: &str, ctx: &Context<'_>) -> Result<Service, D
         .map_err(|flaws| DocumentError { flaws: flaws.into_iter().map(|f| f.message).collect() })?;
     match ready.meaning {
         Meaning::Service(service) => Ok((*service).clone()),
+        Meaning::Balancer(balancer) => Ok((*balancer.service).clone()),
         Meaning::Fleet(_) => {
             Err(DocumentError { flaws: vec![format!("{} is not a service", id.key())] })
         }

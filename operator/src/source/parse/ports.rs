@@ -7,8 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::form;
-use super::lower::HOST_LABEL;
-use crate::model::{Constraint, Fleet, FleetName, HostSpec, Protocol, Service, ServiceName};
+use crate::model::{Constraint, Fleet, FleetName, Protocol, Service, ServiceName};
 
 /// A port that a service publishes: the service and the index in its `ports`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,16 +24,6 @@ pub(super) struct Clash {
     pub(super) one: Claim,
     pub(super) other: Claim,
     pub(super) host: String,
-}
-
-/// Whether a host's labels satisfy the constraint; as `plan::place` has it.
-pub(super) fn holds(constraint: &Constraint, host: &HostSpec) -> bool {
-    let label = if constraint.label == HOST_LABEL {
-        Some(host.name.as_str())
-    } else {
-        host.labels.get(&constraint.label).map(String::as_str)
-    };
-    (label == Some(constraint.value.as_str())) == constraint.equal
 }
 
 /// What decides on which hosts a service may run.
@@ -58,7 +47,7 @@ pub(super) fn clashes(
     let mut engines: BTreeMap<String, (Vec<usize>, &str)> = BTreeMap::new();
     for (class, (fleet, constraints)) in classes.keys().enumerate() {
         let hosts = fleets.get(*fleet).into_iter().flat_map(|f| f.hosts.values());
-        for host in hosts.filter(|h| constraints.iter().all(|c| holds(c, h))) {
+        for host in hosts.filter(|h| constraints.iter().all(|c| c.holds(h))) {
             let engine = engines.entry(form::engine(&host.endpoint));
             engine.or_insert((Vec::new(), host.name.as_str())).0.push(class);
         }

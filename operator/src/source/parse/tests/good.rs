@@ -86,6 +86,7 @@ fn the_example_of_the_design_gives_exactly_this_model() {
             disruptions_per_hour: Some(200),
             parallel_starts_per_host: 4,
         },
+        consul: None,
         approved_prune: Some("0badcafe".into()),
     };
     assert_eq!(desired.fleets, BTreeMap::from([(shop.name.clone(), Arc::new(shop))]));
@@ -129,6 +130,8 @@ fn the_example_of_the_design_gives_exactly_this_model() {
         ],
         networks: vec!["backend".into()],
         healthcheck: None,
+        files: Vec::new(),
+        capabilities: Vec::new(),
     };
     let document = concat!(
         r#"{"apiVersion":"evenkeel.dev/v1alpha1","kind":"ScalingService","metadata":{"name":"simple-server"},"#,
@@ -185,6 +188,7 @@ fn the_example_of_the_design_gives_exactly_this_model() {
         keep: Keep::Original,
         suspend: true,
         routed: false,
+        exposure: crate::model::Exposure::default(),
         document: document.into(),
     };
     let given: Vec<&Service> = desired.services.values().map(AsRef::as_ref).collect();

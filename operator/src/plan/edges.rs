@@ -1,0 +1,212 @@
+//! What balancers and the registry should do: pure, from the same world and plan as the steps.
+//!
+//! Whoever a step of this plan or one under way admits is in; whoever one withdraws or stops is on the way out. Everybody
+//! else stays as observed: what nobody can tell is never taken for gone (promise 5).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::Input;
+use crate::model::{
+    Edges, Fleet, HostName, HostSpec, HostView, Instance, InstanceId, Order, Plan, Pool, PoolName,
+    Registration, Registrations, Routing, Seen, Server, Service, ServiceName, State, Step, Table,
+    Target, Traffic, meeting_network,
+};
+
+/// The tables of every running balancer, and what the registry should have.
+pub(super) fn edges(input: &Input<'_>, plan: &Plan) -> Edges {
+    let Input { fleet, desired, world, .. } = input;
+    if desired.routings.is_empty() && fleet.consul.is_none() {
+        return Edges::default();
+    }
+    let intents = intents(input, plan);
+    let unseen: BTreeSet<&HostName> = fleet
+        .hosts
+        .keys()
+        .filter(|name| world.hosts.get(*name).is_none_or(|v| matches!(v.seen, Seen::Never { .. })))
+        .collect();
+    let ground = Ground { input, intents: &intents, members: members(input) };
+    let mut tables: BTreeMap<&ServiceName, Arc<Table>> = BTreeMap::new();
+    for (name, routing) in &desired.routings {
+        let Some(balancer) = desired.services.get(name).filter(|s| s.fleet == fleet.name) else {
+            continue;
+        };
+        let table = ground.table(routing, balancer, unseen.is_empty());
+        tables.insert(name, Arc::new(table));
+    }
+    let mut orders = BTreeMap::new();
+    for (host, view) in &world.hosts {
+        for instance in view.instances.iter().filter(|i| i.state == State::Running) {
+            let Some(table) = tables.get(&instance.service) else { continue };
+            let order =
+                Order { host: host.clone(), name: instance.name.clone(), table: table.clone() };
+            orders.insert(instance.id.clone(), order);
+        }
+    }
+    let registrations = if fleet.consul.is_some() {
+        let unknown = world.hosts.iter().filter(|(_, v)| v.seen != Seen::Now).map(|(n, _)| n);
+        let unknown_hosts = unknown.chain(unseen).cloned().collect();
+        Arc::new(Registrations { entries: ground.registrations(), unknown_hosts })
+    } else {
+        Arc::default()
+    };
+    Edges { orders, registrations }
+}
+
+/// Where a port of an instance is reached by a balancer of these networks, or by anybody where there is none.
+pub(crate) fn reached(
+    fleet: &Fleet,
+    host: &HostSpec,
+    instance: &Instance,
+    port: u16,
+    network: Option<&str>,
+) -> Option<SocketAddr> {
+    // On one host everybody is on the same network: no detour through a published port.
+    if fleet.hosts.len() == 1
+        && let Some(network) = network
+    {
+        let on = instance.networks.iter().find(|(name, _)| **name == *network);
+        return on.map(|(_, ip)| SocketAddr::new(*ip, port));
+    }
+    let (_, published) = instance.bindings.iter().find(|(inside, _)| *inside == port)?;
+    Some(SocketAddr::new(host.ip()?, *published))
+}
+
+/// What the steps of this plan and those under way mean for the traffic of instances.
+fn intents<'a>(input: &'a Input<'_>, plan: &'a Plan) -> BTreeMap<&'a InstanceId, Target> {
+    let under_way = input.world.in_flight.iter().map(|f| &f.step);
+    let all = under_way.chain(plan.steps.iter().map(|p| &p.step));
+    let mut out = BTreeMap::new();
+    for step in all {
+        let (id, target) = match step.as_ref() {
+            Step::Admit { id, .. } => (id, Target::Ready),
+            Step::Withdraw { id, .. } | Step::Stop { id, .. } => (id, Target::Drain),
+            Step::Start(_)
+            | Step::Remove { .. }
+            | Step::Rename { .. }
+            | Step::RemoveNetwork { .. } => continue,
+        };
+        let entry = out.entry(id).or_insert(target);
+        *entry = (*entry).max(target);
+    }
+    out
+}
+
+/// The instances of the fleet's services that something leads clients to.
+fn members<'a>(
+    input: &'a Input<'_>,
+) -> BTreeMap<&'a ServiceName, Vec<(&'a HostSpec, &'a HostView, &'a Instance)>> {
+    let Input { fleet, desired, world, .. } = input;
+    let mut out: BTreeMap<&ServiceName, Vec<_>> = BTreeMap::new();
+    for (name, view) in &world.hosts {
+        let Some(host) = fleet.hosts.get(name) else { continue };
+        for instance in &view.instances {
+            let Some((service, _)) = desired
+                .services
+                .get_key_value(&instance.service)
+                .filter(|(_, s)| s.routed && s.fleet == fleet.name)
+            else {
+                continue;
+            };
+            out.entry(service).or_default().push((host.as_ref(), view.as_ref(), instance));
+        }
+    }
+    for members in out.values_mut() {
+        members.sort_by(|a, b| (a.2.slot, &a.2.id).cmp(&(b.2.slot, &b.2.id)));
+    }
+    out
+}
+
+struct Ground<'g, 'a> {
+    input: &'g Input<'a>,
+    intents: &'g BTreeMap<&'g InstanceId, Target>,
+    members: BTreeMap<&'g ServiceName, Vec<(&'g HostSpec, &'g HostView, &'g Instance)>>,
+}
+
+impl Ground<'_, '_> {
+    /// What should become of an instance's traffic; `None`: it gets none.
+    fn target(&self, view: &HostView, instance: &Instance) -> Option<Target> {
+        // What is known of a silent host is old; its traffic stays as it is, and the balancers' own checks judge.
+        if view.seen == Seen::Now
+            && instance.state != State::Running
+            && instance.state != State::Paused
+        {
+            return None;
+        }
+        let observed = match instance.traffic {
+            Traffic::Serving { .. } => Some(Target::Ready),
+            Traffic::Withdrawn { .. } => Some(Target::Drain),
+            Traffic::None | Traffic::Nobody | Traffic::Unknown => None,
+        };
+        self.intents.get(&instance.id).copied().or(observed)
+    }
+
+    fn table(&self, routing: &Arc<Routing>, balancer: &Service, complete: bool) -> Table {
+        let mut servers = BTreeMap::new();
+        for (name, pool) in &routing.pools {
+            let in_it = self.servers(pool, balancer);
+            if !in_it.is_empty() {
+                servers.insert(name.clone(), in_it);
+            }
+        }
+        // Somebody whose traffic cannot be told now must not be dropped from where he is.
+        let unknown = |name: &PoolName| {
+            let members = routing.pools.get(name).and_then(|p| self.members.get(&p.service));
+            members.into_iter().flatten().any(|(_, _, i)| i.traffic == Traffic::Unknown)
+        };
+        let complete = complete && !routing.pools.keys().any(unknown);
+        Table { routing: routing.clone(), servers, complete }
+    }
+
+    fn servers(&self, pool: &Pool, balancer: &Service) -> Vec<Server> {
+        let Some(service) = self.input.desired.services.get(&pool.service) else {
+            return Vec::new();
+        };
+        let network = meeting_network(&balancer.spec, &service.spec);
+        let mut taken = BTreeSet::new();
+        let members = self.members.get(&pool.service).into_iter().flatten();
+        members
+            .filter_map(|(host, view, instance)| {
+                let target = self.target(view, instance)?;
+                let address = reached(self.input.fleet, host, instance, pool.port, network)?;
+                // An address is reused as soon as the engine has it back: the one that runs has it.
+                taken.insert(address).then(|| Server {
+                    instance: instance.id.clone(),
+                    name: instance.name.clone(),
+                    slot: instance.slot,
+                    address,
+                    target,
+                })
+            })
+            .collect()
+    }
+
+    fn registrations(&self) -> BTreeMap<InstanceId, Registration> {
+        let mut out = BTreeMap::new();
+        for (name, members) in &self.members {
+            let Some(service) = self.input.desired.services.get(*name) else { continue };
+            let Some(port) = service.exposure.registered else { continue };
+            let network = service.spec.networks.first().map_or("bridge", String::as_str);
+            for (host, view, instance) in members {
+                let Some(target) = self.target(view, instance) else { continue };
+                let found = reached(self.input.fleet, host, instance, port, Some(network));
+                let Some(address) = found else { continue };
+                let entry = Registration {
+                    instance: instance.id.clone(),
+                    service: (*name).clone(),
+                    host: host.name.clone(),
+                    slot: instance.slot,
+                    hash: instance.hash,
+                    address,
+                    tags: service.exposure.labels.tags.clone(),
+                    meta: service.exposure.labels.meta.clone(),
+                    check: service.probe.clone(),
+                    target,
+                };
+                out.insert(instance.id.clone(), entry);
+            }
+        }
+        out
+    }
+}

@@ -1,0 +1,226 @@
+//! What traffic an instance has, over every balancer and the registry: pure, from what these have in force.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::edges::reached;
+use crate::model::{
+    BalancerView, Desired, Fleet, HealthState, HostName, HostSpec, HostView, InFlight, Instance,
+    InstanceId, PoolName, RegistryView, Seen, ServerState, ServiceName, State, Step, Time, Traffic,
+    World, meeting_network,
+};
+
+/// A running balancer that counts.
+struct Witness<'w> {
+    service: &'w ServiceName,
+    /// `None`: it cannot be asked now.
+    view: Option<&'w BalancerView>,
+}
+
+/// Fills in the traffic of every routed instance of the world.
+pub fn observe(fleet: &Fleet, desired: &Desired, world: &mut World, now: Time) {
+    if desired.routings.is_empty() && fleet.consul.is_none() {
+        return;
+    }
+    let witnesses = witnesses(fleet, desired, world, now);
+    let registry = world.registry.clone();
+    let scene = Scene { fleet, desired, witnesses: &witnesses, registry: registry.as_deref() };
+    let mut changed: Vec<(HostName, Arc<HostView>)> = Vec::new();
+    for (name, view) in &world.hosts {
+        let Some(host) = fleet.hosts.get(name) else { continue };
+        let told: Vec<(usize, Traffic)> = view
+            .instances
+            .iter()
+            .enumerate()
+            .filter_map(|(at, i)| Some((at, scene.traffic(host, i)?)))
+            .filter(|(at, traffic)| view.instances[*at].traffic != *traffic)
+            .collect();
+        if told.is_empty() {
+            continue;
+        }
+        let mut view = view.as_ref().clone();
+        for (at, traffic) in told {
+            view.instances[at].traffic = traffic;
+        }
+        changed.push((name.clone(), Arc::new(view)));
+    }
+    drop(witnesses);
+    world.hosts.extend(changed);
+}
+
+/// The balancers whose word counts: those that may be taking requests.
+fn witnesses<'w>(
+    fleet: &Fleet,
+    desired: &'w Desired,
+    world: &'w World,
+    now: Time,
+) -> Vec<Witness<'w>> {
+    let ending = |id: &InstanceId| {
+        let ends =
+            |f: &InFlight| matches!(&*f.step, Step::Stop { id: stopped, .. } if stopped == id);
+        world.in_flight.iter().any(ends)
+    };
+    let mut out = Vec::new();
+    for (name, view) in &world.hosts {
+        for instance in view.instances.iter().filter(|i| i.state == State::Running) {
+            let Some((service, _)) = desired.routings.get_key_value(&instance.service) else {
+                continue;
+            };
+            let Some(balancer) = desired.services.get(service).filter(|s| s.fleet == fleet.name)
+            else {
+                continue;
+            };
+            // One that is ending has closed its doors; its last requests are its own.
+            if ending(&instance.id) {
+                continue;
+            }
+            let lost = match view.seen {
+                Seen::Now => false,
+                Seen::Silent { since } | Seen::Never { since } => {
+                    now.since(since) >= balancer.replace_after
+                }
+            };
+            if lost || !fleet.hosts.contains_key(name) {
+                continue;
+            }
+            let its = world.balancers.get(&instance.id);
+            let fresh = instance.health == HealthState::Starting;
+            let sick = matches!(instance.health, HealthState::Unhealthy { .. });
+            match its.map(|v| (v.seen, v.listening)) {
+                // It has no table yet, so that it takes no requests.
+                Some((Seen::Now, false)) => {}
+                Some((Seen::Now, true)) => {
+                    out.push(Witness { service, view: its.map(Arc::as_ref) })
+                }
+                Some((Seen::Never { .. } | Seen::Silent { .. }, _)) | None if fresh || sick => {}
+                Some((Seen::Never { .. } | Seen::Silent { .. }, _)) | None => {
+                    out.push(Witness { service, view: None });
+                }
+            }
+        }
+    }
+    out
+}
+
+struct Scene<'s> {
+    fleet: &'s Fleet,
+    desired: &'s Desired,
+    witnesses: &'s [Witness<'s>],
+    registry: Option<&'s RegistryView>,
+}
+
+/// What was said of one instance so far.
+#[derive(Default)]
+struct Said {
+    up: u32,
+    not_up: u32,
+    missing: u32,
+    leaving: u32,
+    unknown: bool,
+    since: Option<Time>,
+    sessions: Option<u32>,
+}
+
+impl Said {
+    fn leaves(&mut self, since: Time) {
+        self.leaving += 1;
+        self.since = self.since.max(Some(since));
+    }
+
+    fn traffic(&self) -> Traffic {
+        if self.unknown {
+            return Traffic::Unknown;
+        }
+        match (self.up + self.not_up, self.leaving, self.missing) {
+            (0, 0, 0) => Traffic::Nobody,
+            (0, 0, _) => Traffic::None,
+            (0, _, _) => {
+                Traffic::Withdrawn { since: self.since.unwrap_or(Time(0)), sessions: self.sessions }
+            }
+            (_, leaving, missing) => {
+                Traffic::Serving { up: self.not_up == 0 && leaving == 0 && missing == 0 }
+            }
+        }
+    }
+}
+
+impl Scene<'_> {
+    /// `None` for an instance that nothing leads clients to.
+    fn traffic(&self, host: &HostSpec, instance: &Instance) -> Option<Traffic> {
+        let service = self.desired.services.get(&instance.service)?;
+        if !service.routed || service.fleet != self.fleet.name {
+            return None;
+        }
+        let mut said = Said::default();
+        for (balancer, pool) in &service.exposure.pools {
+            self.ask_balancers(balancer, pool, host, instance, &mut said);
+        }
+        if service.exposure.registered.is_some() {
+            self.ask_registry(instance, &mut said);
+        }
+        Some(said.traffic())
+    }
+
+    fn ask_balancers(
+        &self,
+        balancer: &ServiceName,
+        pool: &PoolName,
+        host: &HostSpec,
+        instance: &Instance,
+        said: &mut Said,
+    ) {
+        let Some(address) = self.address(balancer, pool, host, instance) else { return };
+        for witness in self.witnesses.iter().filter(|w| w.service == balancer) {
+            let Some(view) = witness.view else {
+                said.unknown = true;
+                continue;
+            };
+            // Its route was left out there, which its service says.
+            if view.refused.contains_key(&instance.service) {
+                continue;
+            }
+            match view.servers.get(&(pool.clone(), address)) {
+                None => said.missing += 1,
+                Some(s) => match s.state {
+                    ServerState::Up => said.up += 1,
+                    ServerState::Down => said.not_up += 1,
+                    ServerState::Draining => {
+                        said.leaves(s.since);
+                        said.sessions = Some(said.sessions.unwrap_or(0).saturating_add(s.sessions));
+                    }
+                },
+            }
+        }
+    }
+
+    fn address(
+        &self,
+        balancer: &ServiceName,
+        pool: &PoolName,
+        host: &HostSpec,
+        instance: &Instance,
+    ) -> Option<SocketAddr> {
+        let routing = self.desired.routings.get(balancer)?;
+        let port = routing.pools.get(pool)?.port;
+        let (front, behind) =
+            (self.desired.services.get(balancer)?, self.desired.services.get(&instance.service)?);
+        let network = meeting_network(&front.spec, &behind.spec);
+        reached(self.fleet, host, instance, port, network)
+    }
+
+    /// A registry that is silent keeps what it has: whoever it leads to goes on serving, and nobody can leave it.
+    fn ask_registry(&self, instance: &Instance, said: &mut Said) {
+        let Some(registry) = self.registry else { return };
+        let entry = registry.entries.get(&instance.id);
+        match (registry.seen, entry) {
+            (Seen::Now, None) => said.missing += 1,
+            (Seen::Now, Some(e)) if e.maintenance => said.leaves(e.since),
+            (_, Some(e)) if !e.maintenance => said.up += 1,
+            (Seen::Silent { .. } | Seen::Never { .. } | Seen::Now, Some(_) | None) => {}
+        }
+    }
+}
+
+/// The newest balancer views by container, for [`World::balancers`].
+pub type Views = BTreeMap<InstanceId, Arc<BalancerView>>;

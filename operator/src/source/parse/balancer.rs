@@ -1,0 +1,178 @@
+//! A balancer's document: a workload like any other, and where it takes traffic.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use evenkeel_crds as api;
+
+use super::form;
+use super::lower::{Lowering, lower_placement};
+use crate::edge::{self, Boot};
+use crate::model::{
+    ACCESS_LOG, Amount, Balancer, BalancerKind, Certificate, Exposure, FleetName, Fragments,
+    InstanceSpec, Keep, Listener, ListenerProtocol, Mount, MountSource, OnFailure, Port, Probe,
+    ProbeKind, Protocol, Resources, Rollout, Service, ServiceName, SpecHash, Termination,
+};
+
+/// How a balancer's containers change: one at a time, and never two on the same published port.
+const ROLLOUT: Rollout = Rollout {
+    max_surge: Amount::Count(0),
+    max_unavailable: Amount::Count(1),
+    min_ready: Duration::from_secs(1),
+    progress_deadline: Duration::from_secs(300),
+    on_failure: OnFailure::Rollback,
+};
+/// How long a balancer may finish what it has accepted.
+const GRACE: Duration = Duration::from_secs(30);
+/// How long a silent host's balancers are waited for.
+const REPLACE_AFTER: Duration = Duration::from_secs(20);
+
+impl Lowering<'_> {
+    /// A balancer; meaningless where flaws were found.
+    pub(super) fn balancer(
+        &mut self,
+        name: ServiceName,
+        spec: api::LoadBalancerSpec,
+        document: Arc<str>,
+    ) -> Option<Balancer> {
+        let api::LoadBalancerSpec {
+            fleet,
+            provider,
+            replicas,
+            listeners,
+            access_log,
+            virtual_ip: _, // refused; see `unsupported`
+            networks,
+            placement,
+        } = spec;
+        let fleet = FleetName::new(&fleet).map_err(|e| self.flaw("spec.fleet", e)).ok()?;
+        let api::BalancerProvider { haproxy, nginx } = provider;
+        let (kind, image, fragments, at) = match (haproxy, nginx) {
+            (Some(api::HaproxyProvider { image, fragments }), _) => {
+                (BalancerKind::Haproxy, image, fragments, "spec.provider.haproxy.image")
+            }
+            (None, Some(api::NginxProvider { image, fragments })) => {
+                (BalancerKind::Nginx, image, fragments, "spec.provider.nginx.image")
+            }
+            (None, None) => return None, // the schema wants one of the two
+        };
+        self.judge(at, form::image(&image));
+        let api::Fragments { global, defaults, frontend, backend } = fragments;
+        let fragments = Fragments { global, defaults, frontend, backend };
+        let most_on_a_host = placement.max_per_host.unwrap_or(replicas).min(replicas);
+        let published = listeners.iter().map(|l| api::ContainerPort {
+            name: l.name.clone(),
+            container_port: l.port,
+            protocol: api::Protocol::Tcp,
+            publish: Some(l.first_host_port()),
+        });
+        let ports = self.listener_ports(published.collect(), most_on_a_host);
+        let mounts: Vec<Mount> = access_log
+            .iter()
+            .map(|api::AccessLog { volume }| Mount {
+                source: MountSource::Volume(volume.clone()),
+                path: ACCESS_LOG.to_owned(),
+                read_only: false,
+            })
+            .collect();
+        let Boot { command, args, files, stop_signal } = edge::boot(kind, !mounts.is_empty());
+        let asked = listeners.first().map_or(0, |l| l.port);
+        let listeners = self.listeners(listeners);
+        let networks = self.networks(networks);
+        let access_log = !mounts.is_empty();
+        let spec = InstanceSpec {
+            image,
+            command: Some(command),
+            args: Some(args),
+            env: Vec::new(),
+            ports,
+            resources: Resources::default(),
+            mounts,
+            networks,
+            healthcheck: None,
+            files,
+            capabilities: Vec::new(),
+        };
+        let service = Service {
+            name,
+            fleet,
+            replicas,
+            hash: SpecHash::of(self.owner, &spec),
+            spec: Arc::new(spec),
+            // It takes connections once its first table is in force, and not before.
+            probe: Some(Probe {
+                kind: ProbeKind::Tcp,
+                port: asked,
+                interval: Duration::from_secs(1),
+                timeout: Duration::from_secs(1),
+                failure_threshold: 3,
+                start_period: Duration::from_secs(10),
+            }),
+            placement: lower_placement(placement),
+            rollout: ROLLOUT,
+            termination: Termination {
+                drain: Duration::ZERO,
+                grace: GRACE,
+                signal: stop_signal.to_owned(),
+            },
+            replace_after: REPLACE_AFTER,
+            keep: Keep::Healthiest,
+            suspend: false,
+            routed: false,
+            exposure: Exposure::default(),
+            document,
+        };
+        Some(Balancer { service: Arc::new(service), kind, listeners, fragments, access_log })
+    }
+
+    fn listeners(&mut self, listeners: Vec<api::Listener>) -> Vec<Listener> {
+        let mut out = Vec::with_capacity(listeners.len());
+        for (index, listener) in listeners.into_iter().enumerate() {
+            let api::Listener { name, port, publish: _, protocol, certificates } = listener;
+            let protocol = match protocol {
+                api::ListenerProtocol::Http => ListenerProtocol::Http,
+                api::ListenerProtocol::Tcp => ListenerProtocol::Tcp,
+            };
+            let mut found: BTreeMap<String, Certificate> = BTreeMap::new();
+            let mut order = Vec::new();
+            for (at, api::SecretKeyRef { name, key }) in certificates.into_iter().enumerate() {
+                let path = format!("spec.listeners[{index}].certificates[{at}]");
+                if key == "." || key == ".." {
+                    self.flaw(&format!("{path}.key"), "not a key");
+                    continue;
+                }
+                match self.secrets.get(&name, &key) {
+                    Ok(pem) => {
+                        let file = format!("{name}.{key}");
+                        order.push(file.clone());
+                        found.insert(file.clone(), Certificate { name: file, pem });
+                    }
+                    Err(why) => self.flaw(&path, format!("no secret {name}/{key}: {why}")),
+                }
+            }
+            order.dedup();
+            let certificates = order.iter().filter_map(|name| found.remove(name)).collect();
+            out.push(Listener { name, port, protocol, certificates });
+        }
+        out
+    }
+
+    /// The ports of the listeners, told of where they are written.
+    fn listener_ports(&mut self, ports: Vec<api::ContainerPort>, most: u32) -> Vec<Port> {
+        let mut out = Vec::with_capacity(ports.len());
+        for (index, api::ContainerPort { name, container_port, protocol: _, publish }) in
+            ports.into_iter().enumerate()
+        {
+            let last = publish.map_or(0, |first| u32::from(first) + most.saturating_sub(1));
+            if last > u32::from(u16::MAX) {
+                let message = format!(
+                    "{most} instances on one host would publish up to {last}, and 65535 is the last port"
+                );
+                self.flaw(&format!("spec.listeners[{index}].publish"), message);
+            }
+            out.push(Port { name, container: container_port, protocol: Protocol::Tcp, publish });
+        }
+        out
+    }
+}

@@ -1,0 +1,290 @@
+//! Which routes can be, and what each balancer is to do with traffic.
+//!
+//! A route that cannot be is left out with a reason on its service; everything else goes on. Of two routes that claim the
+//! same requests the one that was in force before stays: a new document never takes traffic from another.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::node::meant;
+use crate::model::{
+    Balance, Balancer, Fleet, FleetName, Listener, ListenerProtocol, Pool, PoolName, Protocol,
+    Route, RouteSpec, Routing, Service, ServiceName, meeting_network,
+};
+
+/// The least time that connections of an old configuration may go on.
+const LEAST_DRAIN: Duration = Duration::from_secs(10);
+
+/// A route that is left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LeftOut {
+    pub(super) service: ServiceName,
+    /// Its index in `spec.routes`.
+    pub(super) index: usize,
+    /// The field of the route that is at fault; empty for the route as a whole.
+    pub(super) field: &'static str,
+    pub(super) message: String,
+    pub(super) hint: Option<String>,
+}
+
+/// What the routes are judged by.
+pub(super) struct Ground<'a> {
+    pub(super) services: &'a BTreeMap<ServiceName, Arc<Service>>,
+    pub(super) balancers: &'a BTreeMap<ServiceName, Arc<Balancer>>,
+    pub(super) fleets: &'a BTreeMap<FleetName, Arc<Fleet>>,
+    /// The routes that were in force before this revision.
+    pub(super) before: &'a dyn Fn(&ServiceName) -> Vec<RouteSpec>,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub(super) struct Resolved {
+    pub(super) routings: BTreeMap<ServiceName, Arc<Routing>>,
+    /// The services with what leads clients to them.
+    pub(super) services: BTreeMap<ServiceName, Arc<Service>>,
+    pub(super) left_out: Vec<LeftOut>,
+}
+
+/// The requests that a route claims: balancer, listener, host, path.
+type Claim<'a> = (&'a ServiceName, &'a str, Option<&'a str>, String);
+
+/// Judges every route of every service.
+pub(super) fn resolve(ground: &Ground<'_>) -> Resolved {
+    let mut out = Resolved::default();
+    let mut claims: BTreeMap<Claim<'_>, Vec<(&ServiceName, usize)>> = BTreeMap::new();
+    for service in ground.services.values() {
+        for (index, route) in service.exposure.asked.iter().enumerate() {
+            match ground.fault(service, route) {
+                None => claims.entry(claim(route)).or_default().push((&service.name, index)),
+                Some((field, message, hint)) => out.left_out.push(LeftOut {
+                    service: service.name.clone(),
+                    index,
+                    field,
+                    message,
+                    hint,
+                }),
+            }
+        }
+    }
+    let mut won: BTreeMap<&ServiceName, BTreeSet<usize>> = BTreeMap::new();
+    for (claim, claimants) in claims {
+        let Some(winner) = ground.winner(&claim, &claimants) else { continue };
+        won.entry(winner.0).or_default().insert(winner.1);
+        for (service, index) in claimants.into_iter().filter(|c| *c != winner) {
+            let (_, listener, host, path) = &claim;
+            let whose = if service == winner.0 {
+                format!("route {} of the service itself", winner.1)
+            } else {
+                format!("the service {}", winner.0)
+            };
+            out.left_out.push(LeftOut {
+                service: service.clone(),
+                index,
+                field: "",
+                message: format!(
+                    "{}{path} on the listener {listener} is taken by {whose}",
+                    host.unwrap_or("every host ")
+                ),
+                hint: Some("choose another host or pathPrefix, or remove the other route".into()),
+            });
+        }
+    }
+    out.left_out.sort_by(|a, b| (&a.service, a.index).cmp(&(&b.service, b.index)));
+    let mut routings: BTreeMap<ServiceName, Routing> =
+        ground.balancers.values().map(|b| (b.service.name.clone(), bare(b))).collect();
+    for service in ground.services.values() {
+        let mut exposed = (**service).clone();
+        for &index in won.get(&service.name).into_iter().flatten() {
+            let Some(route) = service.exposure.asked.get(index) else { continue };
+            let Some(routing) = routings.get_mut(&route.balancer) else { continue };
+            let name = add(routing, service, route);
+            exposed.exposure.pools.push((route.balancer.clone(), name));
+        }
+        exposed.exposure.pools.sort();
+        exposed.exposure.pools.dedup();
+        exposed.exposure.registered = ground.registered(service);
+        exposed.routed =
+            !exposed.exposure.pools.is_empty() || exposed.exposure.registered.is_some();
+        let left_out = out.left_out.iter().filter(|l| l.service == service.name);
+        exposed.exposure.left_out = left_out.map(|l| l.message.clone()).collect();
+        out.services.insert(service.name.clone(), Arc::new(exposed));
+    }
+    for (name, mut routing) in routings {
+        routing.routes.sort();
+        out.routings.insert(name, Arc::new(routing));
+    }
+    out
+}
+
+fn claim(route: &RouteSpec) -> Claim<'_> {
+    (&route.balancer, &route.listener, route.host.as_deref(), tidy(&route.path))
+}
+
+/// A prefix of whole segments: the slash at its end says nothing.
+fn tidy(path: &str) -> String {
+    let path = path.trim_end_matches('/');
+    if path.is_empty() { "/".into() } else { path.into() }
+}
+
+fn bare(balancer: &Balancer) -> Routing {
+    Routing {
+        kind: balancer.kind,
+        listeners: balancer.listeners.clone(),
+        routes: Vec::new(),
+        pools: BTreeMap::new(),
+        fragments: balancer.fragments.clone(),
+        access_log: balancer.access_log,
+        drain: LEAST_DRAIN,
+    }
+}
+
+fn add(routing: &mut Routing, service: &Service, route: &RouteSpec) -> PoolName {
+    let listener = |l: &&Listener| l.name == route.listener;
+    let protocol = routing.listeners.iter().find(listener).map(|l| l.protocol).unwrap_or_default();
+    // Named by what it is, not by the order of the routes: a route more renames no pool.
+    let mut variant: Vec<String> = Vec::new();
+    if protocol == ListenerProtocol::Tcp {
+        variant.push("tcp".into());
+    }
+    match route.balance {
+        Balance::Roundrobin => {}
+        Balance::Leastconn => variant.push("leastconn".into()),
+        Balance::Source => variant.push("source".into()),
+    }
+    variant.extend(route.cookie.as_ref().map(|name| format!("cookie-{name}")));
+    let variant = variant.join("-");
+    let name =
+        PoolName::new(&service.name, route.port, (!variant.is_empty()).then_some(variant.as_str()));
+    let (surge, _) = service.rollout.allowance(service.replicas);
+    routing.pools.entry(name.clone()).or_insert_with(|| Pool {
+        service: service.name.clone(),
+        port: route.port,
+        protocol,
+        balance: route.balance,
+        cookie: route.cookie.clone(),
+        check: service.probe.clone(),
+        most: service.replicas.saturating_add(surge),
+    });
+    routing.drain = routing.drain.max(service.termination.drain);
+    routing.routes.push(Route {
+        listener: route.listener.clone(),
+        host: route.host.clone(),
+        path: tidy(&route.path),
+        pool: name.clone(),
+    });
+    name
+}
+
+type Fault = (&'static str, String, Option<String>);
+
+impl Ground<'_> {
+    /// Why a route cannot be, whatever the others are.
+    fn fault(&self, service: &Service, route: &RouteSpec) -> Option<Fault> {
+        let Some(balancer) = self.balancers.get(&route.balancer) else {
+            let known = self.balancers.keys().map(ServiceName::as_str);
+            let message = format!("no load balancer {} is in force", route.balancer);
+            let hint = meant(route.balancer.as_str(), "load balancers", known);
+            return Some(("loadBalancer", message, Some(hint)));
+        };
+        let name = &route.balancer;
+        if balancer.service.fleet != service.fleet {
+            let message = format!(
+                "the load balancer {name} runs on the fleet {}, the service on {}",
+                balancer.service.fleet, service.fleet
+            );
+            return Some(("loadBalancer", message, Some("put both on one fleet".into())));
+        }
+        let Some(listener) = balancer.listeners.iter().find(|l| l.name == route.listener) else {
+            let known = balancer.listeners.iter().map(|l| l.name.as_str());
+            let message = format!("the load balancer {name} has no listener {}", route.listener);
+            let hint = meant(&route.listener, "listeners", known);
+            return Some(("listener", message, Some(hint)));
+        };
+        if listener.protocol == ListenerProtocol::Tcp {
+            let field = if route.host.is_some() {
+                Some(("host", "host"))
+            } else if tidy(&route.path) != "/" {
+                Some(("pathPrefix", "path"))
+            } else {
+                route.cookie.as_ref().map(|_| ("cookie", "cookie"))
+            };
+            if let Some((field, what)) = field {
+                let message = format!("a tcp listener knows no {what}: it passes bytes on");
+                return Some((field, message, Some("leave it out".into())));
+            }
+        }
+        self.unreachable(balancer, service, route.port)
+    }
+
+    /// Why the balancer cannot reach the port wherever the service may run.
+    fn unreachable(&self, balancer: &Balancer, service: &Service, port: u16) -> Option<Fault> {
+        let fleet = self.fleets.get(&service.fleet)?;
+        if fleet.hosts.len() == 1
+            && meeting_network(&balancer.service.spec, &service.spec).is_some()
+        {
+            return None;
+        }
+        let published = service
+            .spec
+            .ports
+            .iter()
+            .any(|p| p.container == port && p.protocol == Protocol::Tcp && p.publish.is_some());
+        if !published {
+            let (message, hint) = if fleet.hosts.len() == 1 {
+                (
+                    format!(
+                        "port {port} is not published, and the load balancer {} is on none of the service's networks",
+                        balancer.service.name
+                    ),
+                    "give both a network in common, or add publish to the port",
+                )
+            } else {
+                (
+                    format!(
+                        "port {port} is not published: on a fleet of several hosts it is reached no other way"
+                    ),
+                    "add publish to the port",
+                )
+            };
+            return Some(("port", message, Some(hint.into())));
+        }
+        let allowed = |h: &&Arc<crate::model::HostSpec>| {
+            service.placement.constraints.iter().all(|c| c.holds(h))
+        };
+        let host = fleet.hosts.values().filter(allowed).find(|h| h.ip().is_none())?;
+        let message = format!(
+            "the host {} has no IP address that its published ports are reached at",
+            host.name
+        );
+        let hint = format!(
+            "give the host an address, such as address: 10.0.0.11, in the fleet {}",
+            fleet.name
+        );
+        Some(("port", message, Some(hint)))
+    }
+
+    /// The port of the service that is registered, where its fleet has a registry and others can reach it.
+    fn registered(&self, service: &Service) -> Option<u16> {
+        let fleet = self.fleets.get(&service.fleet)?;
+        fleet.consul.as_ref()?;
+        let port = service.spec.ports.iter().find(|p| p.protocol == Protocol::Tcp)?;
+        let reachable = fleet.hosts.len() == 1 || port.publish.is_some();
+        reachable.then_some(port.container)
+    }
+
+    fn winner<'c>(
+        &self,
+        claim: &Claim<'_>,
+        claimants: &[(&'c ServiceName, usize)],
+    ) -> Option<(&'c ServiceName, usize)> {
+        let (first, others) = claimants.split_first()?;
+        if others.is_empty() {
+            return Some(*first);
+        }
+        let had = |c: &&(&ServiceName, usize)| {
+            (self.before)(c.0).iter().any(|route| self::claim(route) == *claim)
+        };
+        claimants.iter().find(had).or(Some(first)).copied()
+    }
+}
