@@ -44,6 +44,7 @@ enum Event {
     Edges(bool),
     Suspend(u8, bool),
     Disruption(u32),
+    Mute { nth: u8, mute: bool },
     Wait(u8),
 }
 
@@ -69,6 +70,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => any::<bool>().prop_map(Event::Edges),
         1 => (s, any::<bool>()).prop_map(|(s, b)| Event::Suspend(s, b)),
         1 => (0..4u32).prop_map(Event::Disruption),
+        2 => (0..3u8, any::<bool>()).prop_map(|(nth, mute)| Event::Mute { nth, mute }),
         10 => (1..60u8).prop_map(Event::Wait),
     ]
 }
@@ -136,6 +138,33 @@ fn world(shapes: &[Shape]) -> Sim {
     let mut sim = Sim::new(hosts(), limits, capacity);
     for (n, shape) in shapes.iter().enumerate() {
         sim.put(build(n, shape));
+    }
+    sim
+}
+
+/// `api` and `job` behind balancers `web`, which are themselves rolled, scaled and broken like any service.
+fn balanced(shapes: &[Shape], fronts: u32) -> Sim {
+    let mut sim = world(&[]);
+    sim.change_fleet(|f| {
+        for (n, host) in f.hosts.values_mut().enumerate() {
+            std::sync::Arc::make_mut(host).address = Some(format!("10.0.0.{}", n + 1));
+        }
+    });
+    let balancer = make::service("web", fronts, "a").unwrap();
+    let behind: Vec<Service> = shapes
+        .iter()
+        .enumerate()
+        .map(|(n, shape)| {
+            let mut s = build(n, &Shape { published: false, memory: 0, ..shape.clone() });
+            make::route(&mut s, 8000 + 100 * u16::try_from(n).unwrap(), &balancer.name);
+            s.rollout.max_unavailable = Amount::Count(1);
+            s
+        })
+        .collect();
+    sim.balance(&balancer, &behind);
+    sim.put(balancer);
+    for service in behind {
+        sim.put(service);
     }
     sim
 }
@@ -227,11 +256,18 @@ fn apply(sim: &mut Sim, event: &Event) {
         Event::KillAgent { dice, keep } => sim.kill_agent(*dice, *keep),
         Event::Break { service } => sim.break_source(service.map(name).as_ref()),
         Event::Mend => sim.mend_source(),
+        // Without its balancer a service is reached by nobody, and that by will.
+        Event::Delete(service) if sim.desired.routings.contains_key(&name(*service)) => {}
         Event::Delete(service) => sim.delete(&name(*service)),
         Event::Edges(silent) => sim.edges_silent = *silent,
         Event::Suspend(service, suspend) => change(sim, *service, |s| s.suspend = *suspend),
         Event::Disruption(n) => {
             sim.change_fleet(|f| f.limits.disruptions_per_hour = (*n > 0).then_some(*n));
+        }
+        Event::Mute { nth, mute } => {
+            if let Some(balancer) = sim.balancers.all.values_mut().nth(usize::from(*nth)) {
+                balancer.mute = *mute;
+            }
         }
         Event::Wait(tenths) => {
             sim.run(GRAIN * u32::from(*tenths), judge);
@@ -252,6 +288,9 @@ fn make_peace(sim: &mut Sim) {
         }
     }
     sim.edges_silent = false;
+    for balancer in sim.balancers.all.values_mut() {
+        balancer.mute = false;
+    }
     sim.mend_source();
     sim.change_fleet(|f| {
         f.limits.disruptions_per_hour = None;
@@ -312,6 +351,26 @@ proptest! {
         prop_assert!(settled, "it does not settle: {:?} {:?}", left.steps, left.waiting);
         prop_assert!(left.steps.is_empty(), "planning again changes something: {:?}", left.steps);
         assert_as_desired(&sim);
+    }
+
+    /// Promises 4 and 5 with balancers that are workloads themselves: they are killed, cut off, mute and late.
+    #[test]
+    fn whatever_happens_to_balancers_no_request_is_lost_by_our_hand(
+        shapes in proptest::collection::vec(shape(), 2),
+        fronts in 1..3u32,
+        events in proptest::collection::vec(event(), 0..30),
+    ) {
+        let mut sim = balanced(&shapes, fronts);
+        for event in &events {
+            apply(&mut sim, event);
+        }
+        make_peace(&mut sim);
+        let settled = sim.settle(Duration::from_secs(900), judge);
+        let left = sim.plan();
+        prop_assert!(settled, "it does not settle: {:?} {:?}", left.steps, left.waiting);
+        prop_assert!(left.steps.is_empty(), "planning again changes something: {:?}", left.steps);
+        assert_as_desired(&sim);
+        prop_assert!(judge::traffic::is_in_force(&sim), "{:?}", sim.balancers);
     }
 
     /// Promise 9, first half: losing one of N costs exactly one start, and touches nobody else.

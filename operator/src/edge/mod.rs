@@ -34,6 +34,7 @@ use tokio::sync::watch;
 pub use self::container::{Boot, Container, Conversation, Output};
 use crate::bell::Doorbell;
 use crate::clock::Clock;
+pub use crate::model::File;
 use crate::model::{
     BalancerKind, BalancerView, InstanceId, Order, Registrations, RegistryView, Table,
 };

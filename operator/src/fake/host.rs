@@ -221,7 +221,7 @@ impl SimHost {
                     created: now,
                     resources: s.spec.resources,
                     published: ports,
-                    bindings: Vec::new(),
+                    bindings: s.published.iter().map(|p| (p.container, p.host)).collect(),
                     networks: Vec::new(),
                     traffic: Traffic::None,
                 };

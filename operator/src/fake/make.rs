@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    Endpoint, FleetName, HostName, HostSpec, HostState, InstanceSpec, Keep, NameError, OwnerId,
-    Placement, Port, Protocol, Rollout, Service, ServiceName, SpecHash, Termination,
+    Balance, Endpoint, FleetName, HostName, HostSpec, HostState, InstanceSpec, Keep,
+    ListenerProtocol, NameError, OwnerId, Placement, Pool, PoolName, Port, Protocol, Rollout,
+    Service, ServiceName, SpecHash, Termination,
 };
 
 /// An active host that is never connected to.
@@ -56,6 +57,31 @@ fn rehash(service: &mut Service) {
     if let Ok(owner) = OwnerId::new("sim") {
         service.hash = SpecHash::of(&owner, &service.spec);
     }
+}
+
+/// Routes port 80, published from `first` on, through a balancer.
+pub fn route(service: &mut Service, first: u16, balancer: &ServiceName) {
+    publish(service, first);
+    service.routed = true;
+    let pool = PoolName::new(&service.name, 80, None);
+    service.exposure.pools = vec![(balancer.clone(), pool)];
+}
+
+/// The pools of a service, for its balancer's routing.
+pub fn pools(service: &Service) -> Vec<(PoolName, Pool)> {
+    let pool = |(_, name): &(ServiceName, PoolName)| {
+        let pool = Pool {
+            service: service.name.clone(),
+            port: 80,
+            protocol: ListenerProtocol::Http,
+            balance: Balance::Roundrobin,
+            cookie: None,
+            check: None,
+            most: service.replicas,
+        };
+        (name.clone(), pool)
+    };
+    service.exposure.pools.iter().map(pool).collect()
 }
 
 /// Publishes port 80 from `first` on.

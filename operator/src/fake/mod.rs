@@ -4,6 +4,7 @@
 //! It is a simulation in one thread and with a clock of its own; it never touches the outside.
 
 pub mod backend;
+pub mod balance;
 pub mod host;
 pub mod make;
 pub mod scenario;
@@ -14,10 +15,11 @@ use std::time::Duration;
 
 use crate::error::Remedy;
 use crate::model::{
-    Desired, Fleet, FleetName, HostName, HostSpec, InFlight, InstanceId, Limits, Memory, Plan,
-    Planned, Problem, Revision, Seen, Service, ServiceName, Step, Time, World,
+    BalancerKind, Desired, Fleet, FleetName, Fragments, HostName, HostSpec, InFlight, InstanceId,
+    Limits, Memory, Plan, Planned, Problem, Revision, Routing, Seen, Service, ServiceName, Step,
+    Time, World,
 };
-use crate::plan::{Input, plan};
+use crate::plan::{Input, plan, traffic};
 use host::{Fate, SimHost};
 
 /// How finely time runs.
@@ -40,6 +42,8 @@ pub struct Sim {
     pub hosts: BTreeMap<HostName, SimHost>,
     /// Whether registry and balancers are silent.
     pub edges_silent: bool,
+    /// The balancers as they are.
+    pub balancers: balance::Balancers,
     flights: Vec<Flight>,
     agent_began: Time,
     commits: u32,
@@ -83,6 +87,7 @@ impl Sim {
             },
             memory: Memory::default(),
             edges_silent: false,
+            balancers: balance::Balancers::default(),
             flights: Vec::new(),
             agent_began: now,
             commits: 0,
@@ -154,15 +159,18 @@ impl Sim {
     /// What the agent sees now.
     pub fn world(&self) -> World {
         let hosts = self.hosts.iter().map(|(n, h)| (n.clone(), h.view(self.edges_silent)));
-        World {
+        let mut world = World {
             hosts: hosts.collect(),
+            balancers: self.balancers.views(),
             in_flight: self
                 .flights
                 .iter()
                 .map(|f| InFlight { step: f.step.clone(), since: f.since })
                 .collect(),
-            ..World::default()
-        }
+            registry: None,
+        };
+        traffic::observe(&self.fleet(), &self.desired, &mut world, self.now);
+        world
     }
 
     /// One plan of the world as it is, without doing anything.
@@ -187,6 +195,7 @@ impl Sim {
     pub fn act(&mut self, plan: &Plan) {
         self.memory.take(&plan.notes);
         self.memory.forget_old(self.now);
+        self.balancers.publish(&plan.edges, self.now);
         for Planned { step, .. } in &plan.steps {
             let takes = self.hosts.get(step.host()).map_or(HANG, |h| h.takes(step));
             self.flights.push(Flight {
@@ -211,6 +220,7 @@ impl Sim {
             for host in self.hosts.values_mut() {
                 host.live(self.now, NOTICE);
             }
+            self.balancers.live(&self.hosts, self.now);
         }
     }
 
@@ -239,6 +249,7 @@ impl Sim {
         }
         self.memory.resume(self.now);
         self.agent_began = self.now;
+        self.balancers.forget(self.now);
         for host in self.hosts.values_mut() {
             host.forget(self.now);
         }
@@ -279,6 +290,22 @@ impl Sim {
     /// Whether everything that happens by itself has happened.
     fn is_quiet(&self) -> bool {
         self.hosts.values().all(|h| !h.is_restless(self.now))
+            && !self.balancers.is_restless(self.now)
+    }
+
+    /// Puts a balancer in front of services: containers of the service `balancer`, which must be put too.
+    pub fn balance(&mut self, balancer: &Service, services: &[Service]) {
+        let pools = services.iter().flat_map(|s| make::pools(s));
+        let routing = Routing {
+            kind: BalancerKind::Haproxy,
+            listeners: Vec::new(),
+            routes: Vec::new(),
+            pools: pools.collect(),
+            fragments: Fragments::default(),
+            access_log: false,
+            drain: Duration::from_secs(10),
+        };
+        self.desired.routings.insert(balancer.name.clone(), Arc::new(routing));
     }
 
     /// How many running containers a service has, seen or not.

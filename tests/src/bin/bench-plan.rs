@@ -45,6 +45,7 @@ fn desired(fleet: &Fleet, services: usize) -> Desired {
         revision: Revision("0123456789abcdef".into()),
         services: services.collect(),
         fleets: BTreeMap::from([(fleet.name.clone(), Arc::new(fleet.clone()))]),
+        routings: BTreeMap::new(),
         held: BTreeSet::new(),
         problems: Vec::new(),
     }
@@ -75,6 +76,8 @@ fn settled_world(fleet: &Fleet, plan: &Plan) -> World {
             created: Time(0),
             resources: s.spec.resources,
             published: Vec::new(),
+            bindings: Vec::new(),
+            networks: Vec::new(),
             traffic: Traffic::None,
         });
     }

@@ -1,6 +1,8 @@
 //! The judge: each promise as a rule over one world and the plan that was made for it, written
 //! without any of the planner's code.
 
+pub(crate) mod traffic;
+
 use evenkeel::fake::Sim;
 use evenkeel::model::{
     HealthState, HostView, Instance, InstanceId, Plan, Seen, Service, State, Step, Time, Traffic,
@@ -29,6 +31,7 @@ pub(crate) fn judge(sim: &Sim, world: &World, plan: &Plan) {
             assert!(known, "promise 6: {} while the source is in doubt", p.step);
         }
     }
+    traffic::judge(sim, world, plan);
     for service in sim.desired.services.values() {
         judge_service(service, world, plan, sim.now);
     }

@@ -128,6 +128,9 @@ impl On<'_> {
             }
         }
         if !it.spec.files.is_empty() {}
+        if !it.spec.files.is_empty() {
+            super::container::upload(&self.engine, id, &it.spec.files).await?;
+        }
         limited(WRITE, self.engine.docker.start_container(id, None)).await
     }
 

@@ -92,6 +92,13 @@ impl DockerContainer {
     }
 }
 
+/// Puts files into a container that has not been started: nobody can read them half written.
+pub(super) async fn upload(engine: &Engine, id: &str, files: &[File]) -> Result<(), CallError> {
+    let archive = archive(files).map_err(|e| CallError::Garbled(e.to_string()))?;
+    let path = format!("/containers/{id}/archive?path=%2F");
+    engine.send(Method::PUT, &path, "application/x-tar", archive, COMMAND).await.map(drop)
+}
+
 type Stream = TokioIo<hyper::upgrade::Upgraded>;
 
 /// Reads to the end, so that the command can write what it wants to, and keeps the beginning.

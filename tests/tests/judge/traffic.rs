@@ -1,0 +1,88 @@
+//! What the balancers really have in force when an instance is stopped, whatever the agent was told of it.
+
+use evenkeel::fake::Sim;
+use evenkeel::model::{HealthState, Plan, Seen, ServerState, State, Step, World};
+
+/// Panics when a healthy instance is stopped that a balancer still sends requests to (promise 4), or when one that
+/// nobody can ask about is dropped (promise 5).
+pub(crate) fn judge(sim: &Sim, world: &World, plan: &Plan) {
+    for planned in &plan.steps {
+        let Step::Stop { host, id, service, .. } = &*planned.step else { continue };
+        let Some(of) = sim.desired.services.get(service).filter(|s| !s.exposure.pools.is_empty())
+        else {
+            continue;
+        };
+        let container = &sim.hosts[host].containers[id];
+        let known = world.hosts[host].instances.iter().find(|i| i.id == *id).unwrap();
+        if !matches!(known.health, HealthState::Healthy { .. }) {
+            continue;
+        }
+        let port = container.instance.bindings[0].1;
+        let ip = sim.fleet().hosts[host].ip().unwrap();
+        for (front, balancer) in &sim.balancers.all {
+            let at = world.hosts.iter().find_map(|(name, v)| {
+                v.instances.iter().find(|i| i.id == *front).map(|i| (name, v.seen, i))
+            });
+            let ending = world
+                .in_flight
+                .iter()
+                .any(|f| matches!(&*f.step, Step::Stop { id, .. } if id == front));
+            // One that is lost for good, or sick and silent, is counted out knowingly.
+            let Some((_, Seen::Now, instance)) = at else { continue };
+            // It has died this very moment.
+            if instance.state != State::Running {
+                continue;
+            }
+            if ending
+                || !balancer.listening
+                || matches!(instance.health, HealthState::Unhealthy { .. })
+            {
+                continue;
+            }
+            for ((pool, address), server) in &balancer.servers {
+                if *address != (ip, port).into()
+                    || !of.exposure.pools.iter().any(|(_, p)| p == pool)
+                {
+                    continue;
+                }
+                let state = server.state(sim.now);
+                assert!(
+                    state == ServerState::Draining,
+                    "promise 4: {} stopped while a balancer has it {state:?}",
+                    known.name
+                );
+                let drained = sim.now.since(server.since) >= of.termination.drain;
+                assert!(
+                    server.sessions(sim.now) == 0 || drained,
+                    "promise 4: {} stopped with connections",
+                    known.name
+                );
+            }
+        }
+    }
+}
+
+/// Whether every balancer sends requests to every instance of every routed service, and to nothing else.
+pub(crate) fn is_in_force(sim: &Sim) -> bool {
+    let fleet = sim.fleet();
+    sim.balancers.all.values().all(|balancer| {
+        let mut want = Vec::new();
+        for (host, h) in &sim.hosts {
+            for c in h.containers.values() {
+                let service = &sim.desired.services[&c.instance.service];
+                for (_, pool) in &service.exposure.pools {
+                    let at = (fleet.hosts[host].ip().unwrap(), c.instance.bindings[0].1).into();
+                    want.push((pool.clone(), at));
+                }
+            }
+        }
+        want.sort();
+        let have: Vec<_> = balancer
+            .servers
+            .iter()
+            .filter(|(_, s)| s.state(sim.now) == ServerState::Up)
+            .map(|(key, _)| key.clone())
+            .collect();
+        have == want && balancer.servers.len() == want.len()
+    })
+}
