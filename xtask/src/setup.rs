@@ -67,6 +67,14 @@ pub(crate) const TESTS: &[Need] = &[
     },
 ];
 
+/// What images are made with that cannot be pulled.
+pub(crate) const PACKAGES: &[Need] = &[Need {
+    what: "debootstrap",
+    why: "images are made of the distribution's packages",
+    met: || on_path("debootstrap"),
+    packages: &["debootstrap"],
+}];
+
 /// What several Docker hosts on one machine take.
 pub(crate) const HOSTS: &[Need] = &[
     Need {

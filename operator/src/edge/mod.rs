@@ -5,26 +5,7 @@
 //! smallest change that brings it there. What is reported is what is in force there, never what was last sent.
 
 pub mod container;
-mod haproxy {
-    pub(super) fn boot(_: bool) -> super::Boot {
-        super::Boot {
-            command: Vec::new(),
-            args: Vec::new(),
-            files: Vec::new(),
-            stop_signal: "SIGUSR1",
-        }
-    }
-}
-mod nginx {
-    pub(super) fn boot(_: bool) -> super::Boot {
-        super::Boot {
-            command: Vec::new(),
-            args: Vec::new(),
-            files: Vec::new(),
-            stop_signal: "SIGQUIT",
-        }
-    }
-}
+pub mod nginx;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,0 +1,289 @@
+//! Drives one nginx: tries a configuration, swaps it in, reloads and confirms; and tells what is in force.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::CONFIG;
+use super::blame::{CANDIDATE, complaint, culprit};
+use super::facts::Facts;
+use super::image::Image;
+use super::pace;
+use super::render::{LeftOut, Rendered, render};
+use super::shell::{Question, Shell, State};
+use super::sight::Sight;
+use crate::edge::{File, Link};
+use crate::error::{PortError, Remedy, causes};
+use crate::model::{Routing, Table, Time};
+
+/// Between two looks, when nothing is expected.
+const LOOK: Duration = Duration::from_secs(2);
+/// Between two looks, while old workers finish.
+const LOOK_CLOSELY: Duration = Duration::from_millis(100);
+/// Between two looks at whether a reload is done.
+const CONFIRM: Duration = Duration::from_millis(10);
+/// The longest wait for it.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(10);
+/// The most things left out of one configuration before it is given up.
+const MOST_TRIES: usize = 20;
+/// Between two tries of what nginx does not take.
+const TRY_AGAIN: Duration = Duration::from_secs(30);
+/// Between two tries to reach the container: the first, and the longest.
+const REACH: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// Makes one nginx do what it is told, until nobody tells it any more.
+pub async fn drive(mut link: Link) {
+    let mut driver = Driver::new(link.clock.now());
+    let mut pause = REACH.0;
+    loop {
+        match driver.session(&mut link).await {
+            Ok(()) => return,
+            Err(error) => {
+                if driver.sight.seen == crate::model::Seen::Now {
+                    pause = REACH.0;
+                }
+                driver.sight.silent(causes(&error), link.clock.now());
+                driver.tell(&link);
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(REACH.1);
+        if link.orders.has_changed().is_err() {
+            return;
+        }
+    }
+}
+
+struct Driver {
+    sight: Sight,
+    image: Image,
+    /// What nginx did not take of the routing beside it.
+    left_out: LeftOut,
+    of: Option<Arc<Routing>>,
+    /// The table that is in force or was given up, and when.
+    done: Option<(Arc<Table>, Outcome)>,
+    last_reload: Option<Time>,
+    /// Certificates that are in the container.
+    put: BTreeSet<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    InForce,
+    GivenUp { at: Time },
+}
+
+impl Driver {
+    fn new(now: Time) -> Self {
+        Self {
+            sight: Sight::never(now),
+            image: Image::default(),
+            left_out: LeftOut::new(),
+            of: None,
+            done: None,
+            last_reload: None,
+            put: BTreeSet::new(),
+        }
+    }
+
+    /// One conversation, from its begin to an error; returns when there is nobody to tell.
+    async fn session(&mut self, link: &mut Link) -> Result<(), PortError> {
+        let mut shell = Shell::open(&*link.container).await?;
+        let about = shell.ask(Question::About).await?.text;
+        self.image = Image::parse(&about).ok_or_else(|| {
+            let why = "its image has no nginx that tells its version";
+            PortError::new("ask nginx in its container", Remedy::Hold, why)
+        })?;
+        self.put.clear();
+        self.done = None;
+        self.look(&mut shell, link).await?;
+        loop {
+            let table = link.orders.borrow_and_update().clone();
+            let wait = self.due(&table, link.clock.now());
+            if wait == Some(Duration::ZERO) {
+                self.apply(link, &mut shell, &table).await?;
+                self.tell(link);
+                continue;
+            }
+            let look = if self.sight.restless() { LOOK_CLOSELY } else { LOOK };
+            tokio::select! {
+                changed = link.orders.changed() => if changed.is_err() {
+                    return Ok(());
+                },
+                () = tokio::time::sleep(wait.map_or(look, |wait| wait.min(look))) => {
+                    self.look(&mut shell, link).await?;
+                }
+            }
+        }
+    }
+
+    fn tell(&self, link: &Link) {
+        let table = link.orders.borrow().clone();
+        link.view.set(self.sight.view(&table));
+    }
+
+    async fn look(&mut self, shell: &mut Shell, link: &Link) -> Result<(), PortError> {
+        let state = ask_state(shell).await?;
+        let mut on_disk = None;
+        if self.sight.wonders(&state) {
+            on_disk = Facts::parse(&shell.ask(Question::Facts).await?.text);
+            // Whatever was in force is not any more: what is wanted must be compared again.
+            self.done = None;
+        }
+        self.sight.answered(state, on_disk, link.clock.now());
+        self.tell(link);
+        Ok(())
+    }
+
+    /// How long until something should be done for `table`; `None` if nothing.
+    fn due(&self, table: &Arc<Table>, now: Time) -> Option<Duration> {
+        let done = self.done.as_ref().filter(|(done, _)| Arc::ptr_eq(done, table) || done == table);
+        match done {
+            Some((_, Outcome::InForce)) => None,
+            Some((_, Outcome::GivenUp { at })) => Some(TRY_AGAIN.saturating_sub(now.since(*at))),
+            None => {
+                let state = &self.sight.state;
+                Some(pace::wait(self.last_reload, now, state.old.len(), state.workers.len()))
+            }
+        }
+    }
+
+    async fn apply(
+        &mut self,
+        link: &Link,
+        shell: &mut Shell,
+        table: &Arc<Table>,
+    ) -> Result<(), PortError> {
+        let same = self
+            .of
+            .as_ref()
+            .is_some_and(|of| Arc::ptr_eq(of, &table.routing) || *of == table.routing);
+        if !same || self.gave_up() {
+            self.left_out.clear();
+            self.of = Some(table.routing.clone());
+        }
+        let outcome = match self.accepted(link, shell, table).await? {
+            Ok(rendered) => self.reload(link, shell, rendered).await?,
+            Err(why) => Err(why),
+        };
+        let now = link.clock.now();
+        let outcome = match outcome {
+            Ok(()) => Outcome::InForce,
+            Err(why) => {
+                tracing::warn!(%why, "an nginx keeps the configuration that it has");
+                self.sight.problem = Some(why);
+                Outcome::GivenUp { at: now }
+            }
+        };
+        self.done = Some((table.clone(), outcome));
+        Ok(())
+    }
+
+    fn gave_up(&self) -> bool {
+        matches!(self.done, Some((_, Outcome::GivenUp { .. })))
+    }
+
+    /// A configuration that nginx takes, less what it refuses; or why there is none.
+    async fn accepted(
+        &mut self,
+        link: &Link,
+        shell: &mut Shell,
+        table: &Table,
+    ) -> Result<Result<Rendered, String>, PortError> {
+        let mut said = String::new();
+        for _ in 0..MOST_TRIES {
+            let rendered = render(table, &self.image, &self.left_out);
+            if self.in_force(&rendered) {
+                return Ok(Ok(rendered));
+            }
+            self.upload(link, &rendered).await?;
+            let answer = shell.ask(Question::Test).await?;
+            if answer.code == 0 {
+                return Ok(Ok(rendered));
+            }
+            said = complaint(&answer.text);
+            let Some(guilty) = culprit(&answer.text, &rendered, &self.left_out) else { break };
+            tracing::warn!(?guilty, %said, "nginx does not take a part of its configuration");
+            self.left_out.insert(guilty, format!("nginx says: {said}"));
+        }
+        Ok(Err(format!("nginx does not take its configuration: {said}")))
+    }
+
+    fn in_force(&self, rendered: &Rendered) -> bool {
+        let in_force = self.sight.in_force.as_ref();
+        in_force.is_some_and(|facts| facts.digest == rendered.facts.digest)
+    }
+
+    async fn upload(&mut self, link: &Link, rendered: &Rendered) -> Result<(), PortError> {
+        let missing =
+            rendered.certificates.iter().filter(|(_, file)| !self.put.contains(&file.path));
+        let mut files: Vec<File> = missing.map(|(_, file)| file.clone()).collect();
+        let paths: Vec<String> = files.iter().map(|file| file.path.clone()).collect();
+        let content = rendered.text.clone().into_bytes();
+        files.push(File { path: CANDIDATE.to_owned(), content, mode: 0o644 });
+        link.container.put(&files).await?;
+        self.put.extend(paths);
+        Ok(())
+    }
+
+    /// Puts what was accepted in force, unless it is; or says why nginx has not taken it.
+    async fn reload(
+        &mut self,
+        link: &Link,
+        shell: &mut Shell,
+        rendered: Rendered,
+    ) -> Result<Result<(), String>, PortError> {
+        if self.in_force(&rendered) {
+            self.sight.problem = None;
+            return Ok(Ok(()));
+        }
+        let before = ask_state(shell).await?.workers;
+        self.last_reload = Some(link.clock.now());
+        let swapped = shell.ask(Question::Swap).await?;
+        if swapped.code != 0 {
+            return Ok(Err(format!("{CONFIG} cannot be replaced")));
+        }
+        let confirmed = tokio::time::timeout(CONFIRM_WITHIN, async {
+            loop {
+                let state = ask_state(shell).await?;
+                if replaced(&before, &state, &rendered.facts.digest) {
+                    return Ok::<State, PortError>(state);
+                }
+                tokio::time::sleep(CONFIRM).await;
+            }
+        });
+        match confirmed.await {
+            Ok(state) => {
+                self.sight.took(rendered.facts, state?, link.clock.now());
+                if !rendered.certificates.is_empty() {
+                    shell.ask(Question::Tidy).await?;
+                    self.put =
+                        rendered.certificates.into_iter().map(|(_, file)| file.path).collect();
+                }
+                Ok(Ok(()))
+            }
+            // The conversation may have been cut in the middle of an answer: a new one undoes nothing wrongly.
+            Err(_) => {
+                *shell = Shell::open(&*link.container).await?;
+                shell.ask(Question::Back).await?;
+                Ok(Err("nginx does not take its configuration, its log says why".to_owned()))
+            }
+        }
+    }
+}
+
+/// Whether no connection can come to a worker of the configuration before: nginx starts the new ones, and tells the
+/// old ones to end a moment later.
+fn replaced(before: &BTreeSet<u32>, state: &State, digest: &str) -> bool {
+    state.digest.as_deref() == Some(digest)
+        && !state.workers.is_empty()
+        && state.workers.is_disjoint(before)
+}
+
+async fn ask_state(shell: &mut Shell) -> Result<State, PortError> {
+    let state = State::parse(&shell.ask(Question::State).await?.text);
+    if state.digest.is_some() {
+        return Ok(state);
+    }
+    Err(PortError::new("ask nginx what is in force", Remedy::Retry, "it does not answer"))
+}

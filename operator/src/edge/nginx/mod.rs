@@ -1,0 +1,46 @@
+//! nginx: every change is a reload, so changes are gathered, tried first and confirmed.
+//!
+//! nginx cannot say how many requests a server has. What it can say is which workers of earlier configurations still
+//! finish theirs: a server that drains counts as busy for as long as one of those lives that knew it as ready. That is
+//! never too short, and never longer than the longest drain of any service, which ends those workers.
+//! Requests are counted with the agent's own questions among them.
+
+mod blame;
+mod certificate;
+mod drive;
+mod facts;
+mod image;
+mod pace;
+mod page;
+mod render;
+mod server;
+mod shell;
+mod sight;
+#[cfg(test)]
+mod tests;
+mod token;
+mod upstream;
+
+pub use drive::drive;
+pub use facts::Facts;
+pub use image::{Image, Stream};
+pub use page::{Culprit, Part};
+pub use render::{ASK_PORT, LeftOut, Rendered, render};
+
+use super::{Boot, File};
+use crate::model::Routing;
+
+/// Where nginx reads its configuration.
+const CONFIG: &str = "/etc/evenkeel/nginx.conf";
+
+/// How an nginx begins: without a listener, whatever its routing is going to be.
+pub fn boot(_routing: &Routing) -> Boot {
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    let file = File { path: CONFIG.to_owned(), content: render::empty().into_bytes(), mode: 0o644 };
+    Boot {
+        command: words(&["nginx"]),
+        args: words(&["-g", "daemon off;", "-c", CONFIG]),
+        files: vec![file],
+        stop_signal: "SIGQUIT",
+    }
+}

@@ -1,0 +1,198 @@
+//! Images from the distribution's packages: the balancers with keepalived, and a registry to pull from.
+//!
+//! The packages are unpacked once a machine, into a tar that is named after its recipe. Where they come from is asked
+//! of the machine's own package manager each time, and is in no file and no image.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use super::{LABEL, digest, label};
+use crate::command::run;
+use crate::setup;
+
+const SUITE: &str = "bookworm";
+/// The registry is in the same tree because a tree of its own would take another minute to unpack.
+const PACKAGES: &str = "haproxy,nginx-light,libnginx-mod-stream,keepalived,docker-registry,\
+                        bash,curl,procps,iproute2";
+/// What no container needs, and what names the place that the packages came from.
+const LEFT_OUT: [&str; 9] = [
+    "./debootstrap",
+    "./etc/apt/sources.list",
+    "./usr/share/doc",
+    "./usr/share/locale",
+    "./usr/share/man",
+    "./var/cache/apt",
+    "./var/lib/apt/lists",
+    "./var/log/apt",
+    "./var/log/bootstrap.log",
+];
+/// The distribution's own wants a file with passwords.
+const REGISTRY_CONFIG: &str = "\
+version: 0.1
+log: {level: warn}
+storage:
+  filesystem: {rootdirectory: /var/lib/docker-registry}
+  delete: {enabled: true}
+http: {addr: ':5000'}
+";
+
+const REGISTRY_CONFIG_PATH: &str = "etc/docker/registry/config.yml";
+
+struct Recipe {
+    tag: &'static str,
+    changes: [&'static str; 2],
+}
+
+const BALANCERS: Recipe = Recipe {
+    tag: "evenkeel/balancers:1",
+    changes: [r#"CMD ["sleep", "infinity"]"#, "ENV PATH=/usr/sbin:/usr/bin:/sbin:/bin"],
+};
+
+const REGISTRY: Recipe = Recipe {
+    tag: "evenkeel/registry:1",
+    changes: [
+        r#"CMD ["docker-registry", "serve", "/etc/docker/registry/config.yml"]"#,
+        "EXPOSE 5000",
+    ],
+};
+
+/// What runs on the hosts of a testbed too; the registry only ever stands beside them.
+pub(super) const TAG: &str = BALANCERS.tag;
+
+/// Makes sure of both images on the engine that the environment names.
+pub(super) fn build(force: bool) -> Result<()> {
+    let mut stale = force;
+    for recipe in [&BALANCERS, &REGISTRY] {
+        let inputs = digest(&format!("{} {:?}", contents(), recipe.changes))?;
+        // The second is made of the first, so that it follows it.
+        stale |= label(None, recipe.tag).as_deref() != Some(inputs.as_str());
+        if !stale {
+            println!("{}: current", recipe.tag);
+            continue;
+        }
+        let mark = format!("LABEL {LABEL}={inputs}");
+        let changes: Vec<&str> = recipe
+            .changes
+            .iter()
+            .chain([&mark.as_str()])
+            .flat_map(|change| ["--change", change])
+            .collect();
+        if recipe.tag == TAG {
+            run("docker").arg("import").args(changes).arg(rootfs()?).arg(recipe.tag).go()?;
+        } else {
+            committed(&changes, recipe.tag)?;
+        }
+        println!("{}: built", recipe.tag);
+    }
+    Ok(())
+}
+
+/// The same content under another name: nothing is unpacked twice.
+fn committed(changes: &[&str], tag: &str) -> Result<()> {
+    let container = run("docker").args(["create", TAG]).read()?;
+    let made = run("docker").arg("commit").args(changes).args([&container, tag]).read();
+    run("docker").args(["rm", "--force", &container]).read()?;
+    made.map(drop)
+}
+
+fn contents() -> String {
+    format!("{SUITE} {PACKAGES} {LEFT_OUT:?} {REGISTRY_CONFIG}")
+}
+
+/// The unpacked packages as a tar, made when this machine has none yet.
+fn rootfs() -> Result<PathBuf> {
+    let cache = cache()?;
+    fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
+    let name = format!("rootfs-{}", digest(&contents())?);
+    let tar = cache.join(format!("{name}.tar"));
+    // Several clones may ask at once; the second waits and finds it made.
+    let lock = fs::File::create(cache.join("rootfs.lock"))?;
+    lock.lock().context("cannot lock the cache")?;
+    if !tar.is_file() {
+        unpack(&cache.join(name), &tar)?;
+    }
+    Ok(tar)
+}
+
+fn unpack(root: &Path, tar: &Path) -> Result<()> {
+    setup::ensure(setup::PACKAGES)?;
+    let mirror = mirror()?;
+    println!("unpacking {PACKAGES} of {SUITE}; this takes some minutes, once a machine");
+    // What a run before left half made is of no use.
+    remove(root)?;
+    let made = run("debootstrap")
+        .args(["--variant=minbase", &format!("--include={PACKAGES}"), SUITE])
+        .arg(root)
+        .arg(mirror)
+        .read()
+        .map(drop);
+    let packed = made.and_then(|()| {
+        fs::write(root.join(REGISTRY_CONFIG_PATH), REGISTRY_CONFIG)?;
+        let part = tar.with_extension("part");
+        run("tar")
+            .arg("--create")
+            .args(["--numeric-owner", "--one-file-system", "--file"])
+            .arg(&part)
+            .args(LEFT_OUT.map(|path| format!("--exclude={path}")))
+            .arg("--directory")
+            .arg(root)
+            .arg(".")
+            .go()?;
+        fs::rename(&part, tar).context("cannot keep what was packed")
+    });
+    remove(root)?;
+    packed
+}
+
+fn remove(root: &Path) -> Result<()> {
+    if root.exists() {
+        fs::remove_dir_all(root).with_context(|| format!("cannot remove {}", root.display()))?;
+    }
+    Ok(())
+}
+
+/// Where the packages of this machine come from.
+fn mirror() -> Result<String> {
+    let targets = run("apt-get")
+        .args(["indextargets", "--format", "$(CODENAME) $(SITE)", "Created-By: Packages"])
+        .read()?;
+    site(&targets)
+        .map(str::to_owned)
+        .with_context(|| format!("apt knows no mirror\nhint: the images are made of {SUITE}"))
+}
+
+/// The mirror that has our suite, or else that of the machine's own: a mirror has every suite.
+fn site(targets: &str) -> Option<&str> {
+    let mut sites = targets.lines().filter_map(|line| line.split_once(' '));
+    let ours = sites.clone().find(|(suite, _)| *suite == SUITE);
+    ours.or_else(|| sites.find(|(suite, _)| !suite.contains('-'))).map(|(_, site)| site)
+}
+
+/// Beside the clones, not in one: several share what takes minutes to make.
+fn cache() -> Result<PathBuf> {
+    let named = |name| std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let cache = named("XDG_CACHE_HOME").or_else(|| Some(named("HOME")?.join(".cache")));
+    Ok(cache.context("neither XDG_CACHE_HOME nor HOME is set")?.join("evenkeel"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mirror_of_the_suite_is_taken_before_another() {
+        let targets = "bookworm-security http://b\ntrixie http://a\nbookworm http://c\n";
+        assert_eq!(site(targets), Some("http://c"));
+        assert_eq!(site("sid-updates http://b\ntrixie http://a"), Some("http://a"));
+        assert_eq!(site(""), None);
+    }
+
+    #[test]
+    fn nothing_that_names_the_mirror_is_packed() {
+        for path in ["./etc/apt/sources.list", "./var/lib/apt/lists", "./var/log/bootstrap.log"] {
+            assert!(LEFT_OUT.contains(&path), "{path}");
+        }
+    }
+}
