@@ -26,7 +26,7 @@ use crate::conformance::Oracle;
 /// The local engine.
 pub const SOCKET: &str = "/var/run/docker.sock";
 /// An image with busybox and nothing else.
-pub const IMAGE: &str = "evenkeel/box:1";
+pub const IMAGE: &str = "evenkeel/box:2";
 /// Marks what a test makes besides the backend.
 pub const TEST: &str = "evenkeel.dev/test";
 /// What is older than this was left by a run that crashed.
@@ -219,7 +219,9 @@ pub fn busybox(root: &Path) {
     }
     fs::copy(from, root.join("bin/busybox")).unwrap();
     fs::write(root.join("www/index.html"), "hello\n").unwrap();
-    for name in ["sh", "sleep", "httpd", "nc", "cat", "true", "false", "test", "rm", "touch"] {
+    for name in
+        ["sh", "sleep", "httpd", "nc", "cat", "true", "false", "test", "rm", "touch", "mv", "ls"]
+    {
         let _ = std::os::unix::fs::symlink("busybox", root.join("bin").join(name));
     }
 }

@@ -9,5 +9,6 @@
 
 pub mod agent;
 pub mod conformance;
+pub mod container;
 pub mod docker;
 pub mod proxy;

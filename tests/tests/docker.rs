@@ -1,6 +1,9 @@
 //! The Docker backend against the real engine of this machine.
 #![allow(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
 
+#[path = "docker/container.rs"]
+mod container;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;

@@ -18,6 +18,7 @@ use evenkeel::backend::docker::DockerConfig;
 use evenkeel::error::{Remedy, causes};
 use evenkeel::model::{Endpoint, HostName, InstanceSpec, Seen, State, Step, Tls};
 use evenkeel_tests::conformance::{conformance, instances, start, until};
+use evenkeel_tests::container::{contract, inside, reach};
 use evenkeel_tests::docker::{Rig, busybox, h1, local};
 use evenkeel_tests::proxy::Proxy;
 use rcgen::{
@@ -121,6 +122,13 @@ async fn over_tls_the_right_certificates_work_and_wrong_ones_say_so() {
         assert!(said.contains(needle), "{name}: {said}");
     }
     conformance(&rig.backend, &rig, &rig.name()).await;
+    container(&rig).await;
+}
+
+/// The way to a container's inside is the same way.
+async fn container(rig: &Rig) {
+    let id = inside(rig, "in").await;
+    contract(&*reach(rig, &id)).await;
 }
 
 /// A program that stands for ssh.
@@ -140,6 +148,7 @@ async fn over_ssh_the_whole_contract_holds() {
     let rig = Rig::with(DockerConfig { ssh, ..DockerConfig::default() }).await;
     rig.watch(&[("h1", Endpoint::Ssh { authority: "root@h1:22".into() })], BTreeMap::new());
     conformance(&rig.backend, &rig, &rig.name()).await;
+    container(&rig).await;
 }
 
 #[tokio::test]

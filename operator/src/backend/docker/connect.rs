@@ -11,7 +11,9 @@ use bollard::{BollardRequest, ClientVersion, Docker};
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
-use hyper::{Method, Request};
+use hyper::body::Incoming;
+use hyper::upgrade::Upgraded;
+use hyper::{Method, Request, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::de::DeserializeOwned;
@@ -94,6 +96,51 @@ impl Engine {
         decode(&bytes)
     }
 
+    /// Sends `body` as it is and takes whatever is said in return; nothing of either is logged.
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: Bytes,
+        limit: Duration,
+    ) -> Result<Bytes, CallError> {
+        let uri = format!("{}/{}{path}", self.base, self.version);
+        send(&self.http, method, &uri, content_type, body, limit).await
+    }
+
+    /// Sends `body` as JSON and makes of the connection what it was before HTTP: bytes both ways.
+    pub(super) async fn upgrade(
+        &self,
+        path: &str,
+        body: &impl serde::Serialize,
+    ) -> Result<Upgraded, CallError> {
+        let body = serde_json::to_vec(body).map_err(|e| CallError::Garbled(e.to_string()))?;
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(format!("{}/{}{path}", self.base, self.version))
+            .header("content-type", "application/json")
+            .header("connection", "Upgrade")
+            .header("upgrade", "tcp")
+            .body(boxed(body.into()))
+            .map_err(|e| CallError::Transport(text(&e)))?;
+        let answer = async {
+            let response =
+                self.http.request(request).await.map_err(|e| CallError::Transport(text(&e)))?;
+            let status = response.status();
+            if status == StatusCode::SWITCHING_PROTOCOLS {
+                let upgraded = hyper::upgrade::on(response).await;
+                return upgraded.map_err(|e| CallError::Transport(text(&e)));
+            }
+            if status.is_success() {
+                let why = "the engine did not hand over the connection";
+                return Err(CallError::Garbled(why.into()));
+            }
+            Err(refusal(status, &collect(response.into_body()).await?))
+        };
+        limited(READ, answer).await
+    }
+
     /// Sends `body` as JSON and reads an answer that fits `T`.
     pub(super) async fn post<T: DeserializeOwned>(
         &self,
@@ -125,24 +172,42 @@ async fn call(
     body: Bytes,
     limit: Duration,
 ) -> Result<Bytes, CallError> {
-    let body = Full::new(body).map_err(|never| match never {}).boxed_unsync();
+    send(http, method, uri, "application/json", body, limit).await
+}
+
+fn boxed(body: Bytes) -> Body {
+    Full::new(body).map_err(|never| match never {}).boxed_unsync()
+}
+
+async fn collect(body: Incoming) -> Result<Bytes, CallError> {
+    Ok(body.collect().await.map_err(|e| CallError::Transport(text(&e)))?.to_bytes())
+}
+
+fn refusal(status: StatusCode, bytes: &[u8]) -> CallError {
+    let message = serde_json::from_slice::<Said>(bytes)
+        .map_or_else(|_| String::from_utf8_lossy(bytes).into_owned(), |s| s.message);
+    CallError::refused(status.as_u16(), &message)
+}
+
+async fn send(
+    http: &Client<Dial, Body>,
+    method: Method,
+    uri: &str,
+    content_type: &str,
+    body: Bytes,
+    limit: Duration,
+) -> Result<Bytes, CallError> {
     let request = Request::builder()
         .method(method)
         .uri(uri)
-        .header("content-type", "application/json")
-        .body(body)
+        .header("content-type", content_type)
+        .body(boxed(body))
         .map_err(|e| CallError::Transport(text(&e)))?;
     let answer = async {
         let response = http.request(request).await.map_err(|e| CallError::Transport(text(&e)))?;
         let status = response.status();
-        let body = response.into_body().collect().await;
-        let bytes = body.map_err(|e| CallError::Transport(text(&e)))?.to_bytes();
-        if status.is_success() {
-            return Ok(bytes);
-        }
-        let message = serde_json::from_slice::<Said>(&bytes)
-            .map_or_else(|_| String::from_utf8_lossy(&bytes).into_owned(), |s| s.message);
-        Err(CallError::refused(status.as_u16(), &message))
+        let bytes = collect(response.into_body()).await?;
+        if status.is_success() { Ok(bytes) } else { Err(refusal(status, &bytes)) }
     };
     limited(limit, answer).await
 }

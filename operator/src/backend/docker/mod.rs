@@ -6,6 +6,8 @@
 
 mod apply;
 mod connect;
+mod container;
+mod demux;
 mod dial;
 mod errors;
 mod host;
@@ -16,6 +18,7 @@ mod probe;
 mod registry;
 mod session;
 mod spec;
+mod tar;
 mod view;
 mod wire;
 
@@ -35,7 +38,9 @@ use crate::error::{PortError, Remedy};
 use crate::model::{HostName, HostView, OwnerId, Step};
 
 pub use self::connect::Engine;
+pub use self::container::{DockerContainer, Reach};
 pub use self::labels::{FLEET, HASH, OWNER, SERVICE, SLOT};
+pub use self::tar::archive;
 
 /// What can be set about Docker hosts in general.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

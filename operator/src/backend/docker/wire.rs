@@ -128,3 +128,19 @@ pub(super) struct InspectEndpoint {
 pub(super) struct Created {
     pub(super) id: String,
 }
+
+/// `GET /exec/{id}/json`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct ExecState {
+    pub(super) running: bool,
+    pub(super) exit_code: Option<i64>,
+}
+
+/// `GET /containers/{id}/top`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct Top {
+    pub(super) titles: Option<Vec<String>>,
+    pub(super) processes: Option<Vec<Vec<String>>>,
+}
