@@ -8,6 +8,7 @@
 )]
 
 pub mod agent;
+pub mod balancer;
 pub mod conformance;
 pub mod container;
 pub mod docker;

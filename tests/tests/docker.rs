@@ -3,6 +3,8 @@
 
 #[path = "docker/container.rs"]
 mod container;
+#[path = "docker/haproxy.rs"]
+mod haproxy;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

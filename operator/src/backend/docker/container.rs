@@ -2,6 +2,7 @@
 //!
 //! No call goes through bollard, which would log what is uploaded; that may be a key.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -106,7 +107,12 @@ async fn all_of(mut output: Demux<Stream>) -> Result<String, CallError> {
     let mut kept = Vec::new();
     let mut space = vec![0; 8192];
     loop {
-        let got = output.read(&mut space).await.map_err(|e| CallError::Transport(e.to_string()))?;
+        let got = match output.read(&mut space).await {
+            // Who stands between may end a TLS connection without a farewell; whether the command has ended is
+            // asked of the engine anyway.
+            Err(e) if e.kind() == ErrorKind::UnexpectedEof => 0,
+            other => other.map_err(|e| CallError::Transport(e.to_string()))?,
+        };
         if got == 0 {
             return Ok(String::from_utf8_lossy(&kept).into_owned());
         }

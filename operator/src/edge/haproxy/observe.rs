@@ -1,0 +1,150 @@
+//! What HAProxy has in force, and what is told of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use super::assign::{Admin, NOBODY, Places};
+use super::parse::{Counters, counters, mark, places};
+use super::render::{Culprit, LeftOut};
+use super::words::Section;
+use super::{BOOT, MARK};
+use crate::model::{
+    PoolName, Route, Routing, ServerState, ServerView, ServiceName, Table, Target, Time,
+};
+
+/// What was read of one worker.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct InForce {
+    /// Which structure it has.
+    pub(super) digest: String,
+    pub(super) places: BTreeMap<String, Places>,
+    pub(super) counters: Counters,
+}
+
+/// The commands whose answers [`read`] takes.
+pub(super) fn questions() -> [String; 3] {
+    // Type 5 is frontends (1) and servers (4).
+    [format!("show env {MARK}"), "show servers state".into(), "show stat -1 5 -1".into()]
+}
+
+/// `None` where it is a HAProxy that was not configured by us.
+pub(super) fn read(answers: &[String]) -> Option<InForce> {
+    let [env, state, stat] = answers else { return None };
+    let digest = mark(env)?.to_owned();
+    Some(InForce { digest, places: places(state), counters: counters(stat) })
+}
+
+impl InForce {
+    pub(super) fn listening(&self) -> bool {
+        !self.digest.is_empty() && self.digest != BOOT
+    }
+
+    /// The servers, by the pools that are known.
+    pub(super) fn servers<'a>(
+        &self,
+        pools: impl Iterator<Item = &'a PoolName>,
+        before: &BTreeMap<(PoolName, SocketAddr), ServerView>,
+        now: Time,
+    ) -> BTreeMap<(PoolName, SocketAddr), ServerView> {
+        let mut out = BTreeMap::new();
+        for pool in pools {
+            let Some(places) = self.places.get(pool.as_str()) else { continue };
+            for (k, place) in places.iter().filter(|(_, p)| p.address != NOBODY) {
+                let state = match (place.admin, place.up) {
+                    (Admin::Ready, true) => ServerState::Up,
+                    (Admin::Ready, false) => ServerState::Down,
+                    (Admin::Drain | Admin::Maint, _) => ServerState::Draining,
+                };
+                let key = (pool.clone(), place.address);
+                let same = before.get(&key).filter(|v| v.state == state);
+                let since = same.map_or(now, |v| v.since);
+                let counted = self.counters.places.get(&(pool.as_str().to_owned(), *k));
+                let (sessions, requests) = counted.copied().unwrap_or_default();
+                out.insert(key, ServerView { state, since, sessions, requests });
+            }
+        }
+        out
+    }
+}
+
+/// Whether something is about to change by itself: then it is looked at often.
+pub(super) fn in_transition(
+    table: &Table,
+    servers: &BTreeMap<(PoolName, SocketAddr), ServerView>,
+) -> bool {
+    let draining = |v: &ServerView| v.state == ServerState::Draining && v.sessions > 0;
+    let coming = table.servers.iter().any(|(pool, all)| {
+        let ready = all.iter().filter(|s| s.target == Target::Ready);
+        ready
+            .map(|s| servers.get(&(pool.clone(), s.address)))
+            .any(|v| v.is_none_or(|v| v.state != ServerState::Up))
+    });
+    coming || servers.values().any(draining)
+}
+
+/// What documents say of one pool.
+fn said_of<'a>(routing: &'a Routing, pool: &PoolName) -> impl PartialEq + use<'a> {
+    let routes: Vec<&Route> = routing.routes.iter().filter(|r| r.pool == *pool).collect();
+    let listeners: Vec<_> =
+        routing.listeners.iter().filter(|l| routes.iter().any(|r| r.listener == l.name)).collect();
+    (routing.pools.get(pool), routes, listeners)
+}
+
+/// The pools of `wanted` that are served as it says, while `in_force` is.
+pub(super) fn same_pools(
+    wanted: &Routing,
+    in_force: &Routing,
+    left_out: &LeftOut,
+) -> BTreeSet<PoolName> {
+    let refused = |pool: &PoolName| left_out.keys().any(|c| concerns(c, wanted, pool));
+    let all = wanted.pools.keys();
+    all.filter(|p| !refused(p) && said_of(wanted, p) == said_of(in_force, p)).cloned().collect()
+}
+
+fn concerns(culprit: &Culprit, routing: &Routing, pool: &PoolName) -> bool {
+    match culprit {
+        Culprit::Route(route) => route.pool == *pool,
+        Culprit::Pool(name) => name == pool,
+        Culprit::Listener(name) => {
+            routing.routes.iter().any(|r| r.listener == *name && r.pool == *pool)
+        }
+        Culprit::Certificate(_) | Culprit::Fragment(_) => false,
+    }
+}
+
+/// Services that are not served as they say, and why.
+pub(super) fn refused(routing: &Routing, left_out: &LeftOut) -> BTreeMap<ServiceName, String> {
+    let mut out = BTreeMap::new();
+    for (culprit, why) in left_out {
+        for (name, pool) in &routing.pools {
+            if !concerns(culprit, routing, name) {
+                continue;
+            }
+            let what = match culprit {
+                Culprit::Route(Route { host, path, .. }) => {
+                    format!("route {}{path}: {why}", host.as_deref().unwrap_or("*"))
+                }
+                Culprit::Listener(name) => format!("listener {name}: {why}"),
+                Culprit::Pool(_) | Culprit::Certificate(_) | Culprit::Fragment(_) => why.clone(),
+            };
+            out.entry(pool.service.clone()).or_insert(what);
+        }
+    }
+    out
+}
+
+/// What is left out and is no service's own.
+pub(super) fn problem(left_out: &LeftOut) -> Option<String> {
+    let said = left_out.iter().filter_map(|(culprit, why)| match culprit {
+        Culprit::Certificate(name) => Some(format!("certificate {name} is left out: {why}")),
+        Culprit::Fragment(section) => Some(format!("{} is left out: {why}", called(*section))),
+        Culprit::Listener(name) => Some(format!("listener {name} is left out: {why}")),
+        Culprit::Route(_) | Culprit::Pool(_) => None,
+    });
+    let said: Vec<String> = said.collect();
+    (!said.is_empty()).then(|| said.join("; "))
+}
+
+fn called(section: Section) -> String {
+    format!("the {} fragment", section.as_str())
+}
