@@ -2,6 +2,8 @@
 //!
 //! An image carries a digest of everything it was made of, and is left alone while that is current.
 
+mod consul;
+
 use std::fmt::Write as _;
 use std::fs;
 
@@ -28,12 +30,13 @@ const TOYS: [Recipe; 3] = [
 
 /// Every tag that [`build`] makes sure of.
 pub(crate) fn tags() -> impl Iterator<Item = &'static str> {
-    TOYS.iter().map(|recipe| recipe.tag)
+    TOYS.iter().map(|recipe| recipe.tag).chain([consul::TAG])
 }
 
 /// Makes sure of every image on the engine that the environment names.
 pub(crate) fn build(tree: &Tree, force: bool) -> Result<()> {
     setup::engine(tree)?;
+    consul::build(force)?;
     let source = source(tree)?;
     let mut layer = None;
     for recipe in &TOYS {
