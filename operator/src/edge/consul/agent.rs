@@ -45,7 +45,7 @@ enum Round {
 /// What it should have, as far as it alone is concerned: an unchanged one is no reason to look.
 #[derive(PartialEq, Eq)]
 struct Part {
-    entries: BTreeMap<String, Arc<Entry>>,
+    entries: Vec<Arc<Entry>>,
     unknown_hosts: BTreeSet<HostName>,
 }
 
@@ -132,8 +132,8 @@ impl Agent {
     /// Whether the servers know of this agent what it has.
     fn agrees(&self, catalog: &Catalog, told: &BTreeMap<String, bool>) -> bool {
         let Some(node) = self.shared.node(&self.base) else { return told.is_empty() };
-        let none = BTreeMap::new();
-        let known = catalog.nodes.get(&node).unwrap_or(&none);
+        let nothing = BTreeMap::new();
+        let known = catalog.nodes.get(&node).unwrap_or(&nothing);
         known.len() == told.len()
             && known
                 .iter()
@@ -143,10 +143,10 @@ impl Agent {
 
     fn part(&self, want: &Want) -> Part {
         let mine = |host: &HostName| self.responsible.is_for(host);
-        let entries = want.entries.iter().filter(|(_, entry)| mine(&entry.host));
+        let hosts = want.by_host.iter().filter(|(host, _)| mine(host));
         let unknown = want.unknown_hosts.iter().filter(|host| mine(host));
         Part {
-            entries: entries.map(|(id, entry)| (id.clone(), Arc::clone(entry))).collect(),
+            entries: hosts.flat_map(|(_, entries)| entries).cloned().collect(),
             unknown_hosts: unknown.cloned().collect(),
         }
     }
@@ -155,7 +155,7 @@ impl Agent {
     fn matters(&self, want: &Want) -> bool {
         let mine = |host: &HostName| self.responsible.is_for(host);
         let known = |host: &HostName| !want.unknown_hosts.contains(host);
-        want.entries.values().any(|entry| mine(&entry.host) && known(&entry.host))
+        want.by_host.keys().any(|host| mine(host) && known(host))
     }
 
     async fn round(
@@ -211,7 +211,7 @@ impl Agent {
         let query = [("filter", filter.as_str())];
         let checks: Answer<BTreeMap<String, CheckAnswer>> =
             http.get(&self.base, "/v1/agent/checks", &query, CALL).await?;
-        let mut look = agent_look(ours, services.body, checks.body);
+        let mut look = agent_look(ours, services.body, &checks.body);
         if look.node.is_none() {
             look.node = match http.get::<SelfAnswer>(&self.base, "/v1/agent/self", &[], CALL).await
             {

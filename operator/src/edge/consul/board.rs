@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::diff::Want;
-use super::entry::Ours;
 use super::wire::Catalog;
 use crate::bell::Doorbell;
 use crate::clock::Clock;
@@ -147,9 +146,10 @@ impl Board {
             return;
         }
         if inner.view.problem != view.problem {
-            match &view.problem {
-                Some(problem) => tracing::warn!("registry: {problem}"),
-                None => tracing::info!("registry: all is well again"),
+            if let Some(problem) = &view.problem {
+                tracing::warn!("registry: {problem}");
+            } else {
+                tracing::info!("registry: all is well again");
             }
         }
         inner.view = Arc::new(view);
@@ -162,19 +162,13 @@ impl Board {
     }
 }
 
-/// What the servers have, by instance. One that two nodes have is in maintenance where both say so.
-pub(super) fn by_instance(
-    ours: &Ours,
-    catalog: &Catalog,
-    want: Option<&Want>,
-) -> BTreeMap<InstanceId, bool> {
+/// What the servers have, by instance. One that two nodes have is in maintenance where both say so. What names no
+/// instance and is not wanted is not ours, whatever its id looks like.
+pub(super) fn by_instance(catalog: &Catalog, want: Option<&Want>) -> BTreeMap<InstanceId, bool> {
     let mut found = BTreeMap::new();
     for (id, entry) in catalog.nodes.values().flatten() {
         let wanted = || want?.entries.get(id).map(|entry| entry.instance.clone());
-        let short = || Some(InstanceId(ours.read(id)?.short.into()));
-        let Some(instance) = entry.instance.clone().or_else(wanted).or_else(short) else {
-            continue;
-        };
+        let Some(instance) = entry.instance.clone().or_else(wanted) else { continue };
         *found.entry(instance).or_insert(true) &= entry.maintenance;
     }
     found

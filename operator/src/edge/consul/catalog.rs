@@ -49,8 +49,8 @@ pub(super) async fn follow(shared: Arc<Shared>) {
                 index = if answer.index < index { 0 } else { answer.index };
                 let found = catalog(&shared.ours, answer.body);
                 {
-                    let want = shared.want.borrow();
-                    shared.board.seen(&by_instance(&shared.ours, &found, want.as_deref()));
+                    let wanted = shared.want.borrow();
+                    shared.board.seen(&by_instance(&found, wanted.as_deref()));
                 }
                 shared.catalog.send_if_modified(|known| {
                     let news = known.as_deref() != Some(&found);

@@ -9,10 +9,13 @@ use super::entry::{Entry, Ours};
 use super::wire::Catalog;
 use crate::model::{HostName, InstanceId, Registrations};
 
-/// What should be registered, by id.
+/// What should be registered.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Want {
+    /// By id.
     pub(super) entries: BTreeMap<String, Arc<Entry>>,
+    /// The same, in the order of their ids: with a thousand hosts, nobody looks through all of them for one's own.
+    pub(super) by_host: BTreeMap<HostName, Vec<Arc<Entry>>>,
     pub(super) unknown_hosts: BTreeSet<HostName>,
 }
 
@@ -22,7 +25,12 @@ impl Want {
             let entry = ours.entry(r);
             (entry.id.clone(), Arc::new(entry))
         });
-        Self { entries: entries.collect(), unknown_hosts: registrations.unknown_hosts.clone() }
+        let entries: BTreeMap<_, _> = entries.collect();
+        let mut by_host: BTreeMap<HostName, Vec<Arc<Entry>>> = BTreeMap::new();
+        for entry in entries.values() {
+            by_host.entry(entry.host.clone()).or_default().push(Arc::clone(entry));
+        }
+        Self { entries, by_host, unknown_hosts: registrations.unknown_hosts.clone() }
     }
 
     pub(super) fn instances(&self) -> BTreeSet<InstanceId> {
@@ -119,10 +127,9 @@ pub(super) fn diff(
     let mut diff = Diff::default();
     let (mut maintain, mut leave) = (Vec::new(), Vec::new());
     let kept = |host: &HostName| want.unknown_hosts.contains(host);
-    for (id, entry) in &want.entries {
-        if kept(&entry.host) || whose(&entry.host) != Whose::Mine {
-            continue;
-        }
+    let hosts = want.by_host.iter().filter(|(host, _)| !kept(host) && whose(host) == Whose::Mine);
+    for entry in hosts.flat_map(|(_, entries)| entries) {
+        let id = &entry.id;
         let observed = look.services.get(id);
         if observed.is_some_and(|observed| !observed.own) {
             diff.taken.push(id.clone());

@@ -200,7 +200,7 @@ pub(super) struct Form {
 pub(super) struct Check {
     /// The same at every registration, so that a changed check takes the place of the one before.
     #[serde(rename = "CheckID")]
-    pub(super) check_id: String,
+    pub(super) id: String,
     pub(super) name: &'static str,
     pub(super) notes: String,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -242,7 +242,7 @@ impl Check {
             }
         };
         Self {
-            check_id: check_id(id),
+            id: check_id(id),
             name: "evenkeel",
             notes: format!("{NOTES}{}", instance.0),
             status: "",

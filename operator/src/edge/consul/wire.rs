@@ -118,7 +118,7 @@ impl AutopilotAnswer {
 pub(super) fn agent_look(
     ours: &Ours,
     services: Services,
-    checks: BTreeMap<String, CheckAnswer>,
+    checks: &BTreeMap<String, CheckAnswer>,
 ) -> AgentLook {
     let services = services.into_iter().filter(|(id, _)| ours.read(id).is_some());
     let observed = services.map(|(id, service)| {
@@ -218,7 +218,7 @@ mod tests {
             "empty": {},
         }))
         .unwrap();
-        let look = agent_look(&ours(), services, BTreeMap::new());
+        let look = agent_look(&ours(), services, &BTreeMap::new());
         assert_eq!(look.services.keys().collect::<Vec<_>>(), [ID]);
         let observed = &look.services[ID];
         assert!(!observed.own && !observed.checked && !observed.maintenance);
@@ -229,12 +229,12 @@ mod tests {
     fn maintenance_is_read_from_the_checks() {
         let meta = json!({"evenkeel-owner": "me", "evenkeel-fleet": "shop"});
         let services = from_value(json!({ID: {"Service": "web", "Meta": meta}})).unwrap();
-        let checks = from_value(json!({
+        let checks: BTreeMap<_, _> = from_value(json!({
             format!("service:{ID}"): {"Node": "n1"},
             format!("_service_maintenance:{ID}"): {"Node": "n1", "Status": "critical"},
         }))
         .unwrap();
-        let look = agent_look(&ours(), services, checks);
+        let look = agent_look(&ours(), services, &checks);
         assert_eq!(look.node.as_deref(), Some("n1"));
         assert!(
             look.services[ID].own && look.services[ID].checked && look.services[ID].maintenance

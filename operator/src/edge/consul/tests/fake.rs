@@ -178,7 +178,6 @@ async fn mood(shared: &Shared, path: &str, mutates: bool, body: &[u8]) -> Option
     let mood = *shared.mood.borrow();
     let plain = |status: StatusCode, text: &str| Some((status, text.to_owned()).into_response());
     match mood {
-        Mood::Well | Mood::Cut => None,
         Mood::Broken => plain(StatusCode::INTERNAL_SERVER_ERROR, "rpc error: it\nbroke"),
         Mood::Leaderless if path.starts_with("/v1/agent/") => None,
         Mood::Leaderless => plain(StatusCode::INTERNAL_SERVER_ERROR, "No cluster leader"),
@@ -187,7 +186,7 @@ async fn mood(shared: &Shared, path: &str, mutates: bool, body: &[u8]) -> Option
         Mood::Endless => Some("[1,".repeat(20 << 20).into_response()),
         Mood::Forbidding => plain(StatusCode::FORBIDDEN, "Permission denied"),
         Mood::Deaf if mutates => plain(StatusCode::OK, ""),
-        Mood::Deaf => None,
+        Mood::Well | Mood::Cut | Mood::Deaf => None,
         Mood::Picky => {
             let bad = serde_json::from_slice::<Value>(body).is_ok_and(|body| body["Name"] == "bad");
             if bad { plain(StatusCode::BAD_REQUEST, "Invalid Service Meta") } else { None }

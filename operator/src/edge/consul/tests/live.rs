@@ -100,6 +100,7 @@ async fn entries_come_rest_and_go() {
     consul.publish(registrations(&[]));
     until("both are gone", || !consul.view().entries.contains_key(&b.instance)).await;
     rests(&fake).await;
+    assert!(is_now(&consul.view(), 0), "{:?}", consul.view());
     assert_eq!(fake.ids(), ["me/shop/web/h9/1/ffffffffffff", "redis"]);
     assert_eq!(fake.changes().len(), 6, "{:?}", fake.changes());
     assert_eq!(fake.with(|data| data.strange.clone()), Vec::<String>::new());
