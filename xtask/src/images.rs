@@ -3,6 +3,7 @@
 //! An image carries a digest of everything it was made of, and is left alone while that is current.
 
 mod balancers;
+mod consul;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -30,13 +31,14 @@ const TOYS: [Recipe; 3] = [
 
 /// Every tag that [`build`] makes sure of.
 pub(crate) fn tags() -> impl Iterator<Item = &'static str> {
-    TOYS.iter().map(|recipe| recipe.tag).chain([balancers::TAG])
+    TOYS.iter().map(|recipe| recipe.tag).chain([balancers::TAG, consul::TAG])
 }
 
 /// Makes sure of every image on the engine that the environment names.
 pub(crate) fn build(tree: &Tree, force: bool) -> Result<()> {
     setup::engine(tree)?;
     balancers::build(force)?;
+    consul::build(force)?;
     let source = source(tree)?;
     let mut layer = None;
     for recipe in &TOYS {

@@ -4,7 +4,10 @@
 //! Both ports are declarative: a pass publishes whole tables, and whoever drives a balancer or a registry makes the
 //! smallest change that brings it there. What is reported is what is in force there, never what was last sent.
 
+pub mod consul;
+pub mod balancers;
 pub mod container;
+pub mod fleet;
 pub mod haproxy;
 pub mod nginx;
 
