@@ -10,11 +10,13 @@ use tokio::task::JoinSet;
 
 use super::read::SourceChoice;
 use super::{CliError, Exit};
-use crate::backend::docker::{DockerBackend, DockerConfig};
+use crate::backend::docker::{DockerBackend, DockerConfig, DockerContainer};
 use crate::bell::Doorbell;
 use crate::cli::args::{Listen, RunArgs};
 use crate::clock::Clock;
 use crate::config::{self, FileSecrets};
+use crate::edge::balancers::Find;
+use crate::edge::fleet::FleetEdge;
 use crate::http::{self, Api, Verifier};
 use crate::keep::StoreKeeper;
 use crate::model::{Desired, FleetName, OwnerId, Phase, Planned, Seen, Time};
@@ -284,6 +286,16 @@ impl Witness for FleetWitness {
     }
 }
 
+/// Balancers are reached through the engines of their hosts.
+fn find(backend: &Arc<DockerBackend>) -> Find {
+    let backend = backend.clone();
+    Arc::new(move |host, id| {
+        let (backend, host) = (backend.clone(), host.clone());
+        let reach = Arc::new(move || backend.engine(&host));
+        Arc::new(DockerContainer::new(reach, id.clone()))
+    })
+}
+
 /// One loop for each fleet that was ever asked for.
 struct Fleets {
     owner: OwnerId,
@@ -357,7 +369,13 @@ impl Fleets {
                 fleet: name.clone(),
                 desired: receiver,
                 backend: backend.clone(),
-                edges: Arc::new(crate::reconcile::NoEdge),
+                edges: Arc::new(FleetEdge::new(
+                    self.owner.clone(),
+                    name.clone(),
+                    find(&backend),
+                    bell.clone(),
+                    self.clock.clone(),
+                )),
                 bell,
                 clock: self.clock.clone(),
                 keeper: self.keeper.clone(),

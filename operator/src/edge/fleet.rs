@@ -52,11 +52,12 @@ impl Edge for FleetEdge {
         let addressed = |(name, host): (&HostName, &Arc<HostSpec>)| {
             Some((name.clone(), host.ip()?.to_string()))
         };
-        let addresses: BTreeMap<HostName, String> = fleet.hosts.iter().filter_map(addressed).collect();
+        let addresses: BTreeMap<HostName, String> =
+            fleet.hosts.iter().filter_map(addressed).collect();
         match &mut *registry {
             Some(known) if known.spec == *spec => {
                 if known.addresses != addresses {
-                    known.consul.hosts(addresses.clone());
+                    known.consul.set_hosts(addresses.clone());
                     known.addresses = addresses;
                 }
             }

@@ -4,8 +4,8 @@
 //! Both ports are declarative: a pass publishes whole tables, and whoever drives a balancer or a registry makes the
 //! smallest change that brings it there. What is reported is what is in force there, never what was last sent.
 
-pub mod consul;
 pub mod balancers;
+pub mod consul;
 pub mod container;
 pub mod fleet;
 pub mod haproxy;
@@ -52,10 +52,10 @@ pub trait Discovery: Send + Sync {
 }
 
 /// How a balancer's container begins.
-pub fn boot(kind: BalancerKind, access_log: bool) -> Boot {
+pub fn boot(kind: BalancerKind) -> Boot {
     match kind {
-        BalancerKind::Haproxy => haproxy::boot(access_log),
-        BalancerKind::Nginx => nginx::boot(access_log),
+        BalancerKind::Haproxy => haproxy::boot(),
+        BalancerKind::Nginx => nginx::boot(),
     }
 }
 

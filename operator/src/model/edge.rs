@@ -245,6 +245,27 @@ pub struct Table {
     pub complete: bool,
 }
 
+impl Table {
+    /// The table, and where it is not complete also whoever is in force and not in it: unlisted is not gone.
+    pub fn keeping(
+        self: &Arc<Self>,
+        in_force: impl Iterator<Item = (PoolName, SocketAddr, Target)>,
+    ) -> Arc<Self> {
+        if self.complete {
+            return Arc::clone(self);
+        }
+        let mut table = (**self).clone();
+        for (pool, address, target) in in_force {
+            let servers = table.servers.entry(pool).or_default();
+            if servers.iter().all(|s| s.address != address) {
+                let (instance, name) = (InstanceId("".into()), "".into());
+                servers.push(Server { instance, name, slot: Slot(0), address, target });
+            }
+        }
+        Arc::new(table)
+    }
+}
+
 /// What a fleet's edges should do, as a plan has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Edges {

@@ -137,6 +137,7 @@ impl Driver {
         self.count_at = Some(Instant::now());
         loop {
             let table = Arc::clone(&self.link.orders.borrow_and_update());
+            let table = self.in_force.kept(&table);
             match self.turn(&mut runtime, &table).await {
                 Ok(None) => {}
                 Ok(Some(new)) => runtime = new,

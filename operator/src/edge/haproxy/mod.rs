@@ -14,7 +14,8 @@ mod runtime;
 mod words;
 
 pub use self::drive::drive;
-use super::container::{Boot, File};
+use super::container::Boot;
+use crate::model::File;
 use crate::model::edge::ACCESS_LOG;
 
 /// The configuration in force, inside the container.

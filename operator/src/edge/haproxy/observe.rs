@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::assign::{Admin, NOBODY, Places};
 use super::parse::{Counters, counters, mark, places};
@@ -35,6 +36,21 @@ pub(super) fn read(answers: &[String]) -> Option<InForce> {
 }
 
 impl InForce {
+    /// The table, with whoever must stay though it does not list them.
+    pub(super) fn kept(&self, table: &Arc<Table>) -> Arc<Table> {
+        let pools = table.routing.pools.keys();
+        table.keeping(pools.flat_map(|pool| {
+            let places = self.places.get(pool.as_str()).into_iter().flat_map(BTreeMap::values);
+            places.filter(|place| place.address != NOBODY).map(|place| {
+                let target = match place.admin {
+                    Admin::Ready => Target::Ready,
+                    Admin::Drain | Admin::Maint => Target::Drain,
+                };
+                (pool.clone(), place.address, target)
+            })
+        }))
+    }
+
     pub(super) fn listening(&self) -> bool {
         !self.digest.is_empty() && self.digest != BOOT
     }

@@ -99,6 +99,8 @@ impl Driver {
         self.look(&mut shell, link).await?;
         loop {
             let table = link.orders.borrow_and_update().clone();
+            let in_force = self.sight.in_force.iter().flat_map(|facts| &facts.servers);
+            let table = table.keeping(in_force.map(|((pool, at), t)| (pool.clone(), *at, *t)));
             let wait = self.due(&table, link.clock.now());
             if wait == Some(Duration::ZERO) {
                 self.apply(link, &mut shell, &table).await?;

@@ -28,13 +28,12 @@ pub use page::{Culprit, Part};
 pub use render::{ASK_PORT, LeftOut, Rendered, render};
 
 use super::{Boot, File};
-use crate::model::Routing;
 
 /// Where nginx reads its configuration.
 const CONFIG: &str = "/etc/evenkeel/nginx.conf";
 
 /// How an nginx begins: without a listener, whatever its routing is going to be.
-pub fn boot(_routing: &Routing) -> Boot {
+pub fn boot() -> Boot {
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
     let file = File { path: CONFIG.to_owned(), content: render::empty().into_bytes(), mode: 0o644 };
     Boot {

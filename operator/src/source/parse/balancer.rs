@@ -76,7 +76,7 @@ impl Lowering<'_> {
                 read_only: false,
             })
             .collect();
-        let Boot { command, args, files, stop_signal } = edge::boot(kind, !mounts.is_empty());
+        let Boot { command, args, files, stop_signal } = edge::boot(kind);
         let asked = listeners.first().map_or(0, |l| l.port);
         let listeners = self.listeners(listeners);
         let networks = self.networks(networks);
