@@ -206,16 +206,17 @@ impl Driver {
         let (_, verdict, again) = self.verdict.as_ref()?;
         match verdict {
             Verdict::Taken { digest, .. } if *digest != self.in_force.digest => {
-                (self.old_workers <= MOST_OLD_WORKERS).then(|| self.reload_at())
+                self.reload_at().filter(|_| self.old_workers <= MOST_OLD_WORKERS)
             }
             Verdict::Taken { .. } => None,
             Verdict::Refused(_) | Verdict::Unasked(_) => Some(*again),
         }
     }
 
-    fn reload_at(&self) -> Instant {
+    /// `None`: at once.
+    fn reload_at(&self) -> Option<Instant> {
         let pause = if self.reload_problem.is_some() { AGAIN } else { BETWEEN_RELOADS };
-        self.last_reload.map_or_else(Instant::now, |last| last + pause)
+        self.last_reload.map(|last| last + pause)
     }
 
     async fn look(&mut self, runtime: &mut Runtime) -> Result<(), String> {
@@ -239,7 +240,7 @@ impl Driver {
                 self.reload_problem = None;
                 self.made_of = Some((digest, Arc::clone(&table.routing), left_out));
             } else if self.job.is_none()
-                && Instant::now() >= self.reload_at()
+                && self.reload_at().is_none_or(|at| at <= Instant::now())
                 && self.old_workers <= MOST_OLD_WORKERS
             {
                 new = self.reload(&structure, table, &digest, &left_out).await?;
