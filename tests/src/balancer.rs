@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 
 use crate::agent::{LONG, until};
 use crate::container::reach;
-use crate::docker::{Rig, TEST, h1, local, serial};
+use crate::docker::{Rig, TEST, h1, serial};
 
 /// The programs that balance.
 pub const BALANCERS: &str = "evenkeel/balancers:1";
@@ -189,7 +189,7 @@ impl Balancer {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         };
-        let found = tokio::time::timeout(LONG, wait).await;
+        let found = tokio::time::timeout(LONG / 3, wait).await;
         found.unwrap_or_else(|_| panic!("in vain: {what}\n{:#?}", self.view()))
     }
 

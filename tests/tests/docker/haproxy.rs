@@ -159,7 +159,15 @@ async fn who_drains_finishes_and_gets_nothing_new() {
     });
     let sessions =
         |v: &evenkeel::model::BalancerView| of(v, &pool, toys[0]).map(|s| (s.state, s.sessions));
-    lb.until("the request is seen", |v| sessions(v) == Some((ServerState::Up, 1))).await;
+    // At rest nobody looks often enough to see it.
+    let ask = "exec 3<>/dev/tcp/127.0.0.1/9099; echo 'show stat web.8080 4 -1' >&3; cat <&3";
+    let container = Arc::clone(&lb.container);
+    eventually("the request is under way", async || {
+        let said = container.exec(&["bash", "-c", ask]).await.unwrap().text;
+        let line = said.lines().find(|l| l.starts_with("web.8080,web_1,"));
+        line.is_some_and(|l| l.split(',').nth(4) == Some("1"))
+    })
+    .await;
     serve(&mut table, &pool, &[(1, toys[0], Target::Drain), (2, toys[1], READY)]);
     lb.order(&table);
     lb.until("it drains with one request", |v| sessions(v) == Some((ServerState::Draining, 1)))

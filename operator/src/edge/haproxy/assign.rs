@@ -138,16 +138,16 @@ pub(super) fn assign(places: &Places, cookie: bool, wanted: &[Server]) -> Assign
         }
         match (target, admin) {
             (Target::Ready, Admin::Ready) | (Target::Drain, Admin::Maint) => {}
+            (Target::Drain, Admin::Drain) if !cookie => {}
             (Target::Ready, Admin::Drain | Admin::Maint) => {
                 out.changes.push(change(Change::State(Admin::Ready)));
             }
             // A client that has the cookie of a draining server would still be sent there; one in maintenance gets
             // nobody new and finishes what it has.
-            (Target::Drain, Admin::Ready | Admin::Drain) if cookie => {
-                out.changes.push(change(Change::State(Admin::Maint)));
+            (Target::Drain, Admin::Ready | Admin::Drain) => {
+                let admin = if cookie { Admin::Maint } else { Admin::Drain };
+                out.changes.push(change(Change::State(admin)));
             }
-            (Target::Drain, Admin::Drain) => {}
-            (Target::Drain, Admin::Ready) => out.changes.push(change(Change::State(Admin::Drain))),
         }
     }
     out

@@ -133,8 +133,10 @@ impl Driver {
         if let Err(why) = self.look(&mut runtime).await {
             return End::Broken(why);
         }
-        // Who wrote what an agent before this one did is not known; how many it left behind can be seen.
-        self.count_at = Some(Instant::now());
+        // What an agent before this one left behind must be known before anybody is told that a server is idle.
+        if let Ok(all) = self.link.container.processes().await {
+            self.take(Done::Counted(old_workers(&all)));
+        }
         loop {
             let table = Arc::clone(&self.link.orders.borrow_and_update());
             let table = self.in_force.kept(&table);
@@ -196,7 +198,10 @@ impl Driver {
                 (self.filed, self.file_at) = (None, Some(now + ASK_AGAIN));
             }
             Done::Counted(count) => {
-                self.old_workers = count.unwrap_or(self.old_workers);
+                let drain = self.made_of.as_ref().map_or(Duration::ZERO, |(_, of, _)| of.drain);
+                // Where they cannot be counted, HAProxy's own limit to their lives is what is known.
+                let ended = self.last_reload.is_none_or(|at| at.elapsed() > drain + SOON);
+                self.old_workers = count.unwrap_or(if ended { 0 } else { self.old_workers });
                 self.count_at = (self.old_workers > 0).then_some(now + NOW_AND_THEN * 2);
             }
         }
@@ -207,16 +212,17 @@ impl Driver {
         let (_, verdict, again) = self.verdict.as_ref()?;
         match verdict {
             Verdict::Taken { digest, .. } if *digest != self.in_force.digest => {
-                (self.old_workers <= MOST_OLD_WORKERS).then(|| self.reload_at())
+                self.reload_at().filter(|_| self.old_workers <= MOST_OLD_WORKERS)
             }
             Verdict::Taken { .. } => None,
             Verdict::Refused(_) | Verdict::Unasked(_) => Some(*again),
         }
     }
 
-    fn reload_at(&self) -> Instant {
+    /// `None`: at once.
+    fn reload_at(&self) -> Option<Instant> {
         let pause = if self.reload_problem.is_some() { AGAIN } else { BETWEEN_RELOADS };
-        self.last_reload.map_or_else(Instant::now, |last| last + pause)
+        self.last_reload.map(|last| last + pause)
     }
 
     async fn look(&mut self, runtime: &mut Runtime) -> Result<(), String> {
@@ -240,7 +246,7 @@ impl Driver {
                 self.reload_problem = None;
                 self.made_of = Some((digest, Arc::clone(&table.routing), left_out));
             } else if self.job.is_none()
-                && Instant::now() >= self.reload_at()
+                && self.reload_at().is_none_or(|at| at <= Instant::now())
                 && self.old_workers <= MOST_OLD_WORKERS
             {
                 new = self.reload(&structure, table, &digest, &left_out).await?;
@@ -350,6 +356,8 @@ impl Driver {
         info!(ms = begun.elapsed().as_millis(), "a balancer has another configuration in force");
         self.requests_before = self.requests_before.saturating_add(before);
         self.reloads += 1;
+        // At least the one that was in force, until they are counted: it may still have requests.
+        self.old_workers += 1;
         self.reload_problem = None;
         self.last_reload = Some(Instant::now());
         self.count_at = Some(Instant::now());
@@ -381,7 +389,7 @@ impl Driver {
         } else if due(self.count_at) {
             self.count_at = None;
             self.job = Some(Box::pin(async move {
-                Done::Counted(container.processes().await.ok().map(|all| old_workers(&all)))
+                Done::Counted(container.processes().await.ok().and_then(|all| old_workers(&all)))
             }));
         } else if due(self.file_at) {
             self.file_at = None;
@@ -451,14 +459,14 @@ fn config(text: &str) -> File {
     File { path: CONFIG.into(), content: text.into(), mode: 0o644 }
 }
 
-/// The master and the worker in force are none.
-fn old_workers(processes: &[String]) -> u32 {
+/// How many there are beside the master and the worker in force. `None` where no process can be seen.
+fn old_workers(processes: &[String]) -> Option<u32> {
     let program = |line: &&String| {
         let first = line.split_whitespace().next().unwrap_or_default();
         first.rsplit('/').next() == Some("haproxy") && !line.contains(" -c ")
     };
     let all = processes.iter().filter(program).count();
-    u32::try_from(all.saturating_sub(2)).unwrap_or(u32::MAX)
+    (all > 0).then(|| u32::try_from(all.saturating_sub(2)).unwrap_or(u32::MAX))
 }
 
 async fn wait(job: &mut Option<Job>) -> Done {
@@ -472,5 +480,20 @@ async fn until(at: Option<Instant>) {
     match at {
         Some(at) => sleep_until(at).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_master_and_its_worker_are_not_of_before() {
+        let lines = |all: &[&str]| all.iter().map(|l| (*l).to_owned()).collect::<Vec<_>>();
+        let now = ["haproxy -W -db -f /c", "haproxy -sf 9 -x sockpair@4 -W -db -f /c"];
+        let other = ["bash -c haproxy", "cat", "haproxy -c -f /candidate", "/usr/sbin/haproxy -W"];
+        assert_eq!(old_workers(&lines(&now)), Some(0));
+        assert_eq!(old_workers(&lines(&[&now[..], &other[..]].concat())), Some(1));
+        assert_eq!(old_workers(&lines(&other[..2])), None);
     }
 }

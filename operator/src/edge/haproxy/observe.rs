@@ -138,7 +138,8 @@ pub(super) fn refused(routing: &Routing, left_out: &LeftOut) -> BTreeMap<Service
             }
             let what = match culprit {
                 Culprit::Route(Route { host, path, .. }) => {
-                    format!("route {}{path}: {why}", host.as_deref().unwrap_or("*"))
+                    let what = format!("{}{path}", host.as_deref().unwrap_or("*"));
+                    format!("route {}: {why}", what.escape_debug())
                 }
                 Culprit::Listener(name) => format!("listener {name}: {why}"),
                 Culprit::Pool(_) | Culprit::Certificate(_) | Culprit::Fragment(_) => why.clone(),

@@ -148,7 +148,10 @@ impl Page {
         true
     }
 
-    fn finish(self) -> Rendered {
+    fn finish(mut self) -> Rendered {
+        // Two listeners may have the same certificate.
+        self.files.sort_by(|a, b| a.path.cmp(&b.path));
+        self.files.dedup_by(|a, b| a.path == b.path);
         let digest = hex::encode(self.structure.finalize()).chars().take(32).collect::<String>();
         let text = self.text.replacen(UNKNOWN, &digest, 1);
         Rendered { text, digest, files: self.files, owners: self.owners, left_out: self.left_out }

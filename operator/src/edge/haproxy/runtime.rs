@@ -60,7 +60,7 @@ impl Runtime {
         let mut answers = Vec::with_capacity(commands.len());
         for some in commands.chunks(AT_ONCE) {
             let exchange = async {
-                let text = some.iter().map(|c| format!("{c}\n")).collect::<String>();
+                let text = some.join("\n") + "\n";
                 let input = &mut self.conversation.input;
                 input.write_all(text.as_bytes()).await.map_err(|e| e.to_string())?;
                 input.flush().await.map_err(|e| e.to_string())?;
@@ -93,10 +93,12 @@ impl Runtime {
             }
             let got = self.conversation.output.read_buf(&mut self.heard).await;
             if got.map_err(|e| e.to_string())? == 0 {
-                return Err(match self.heard.starts_with(NO_MEANS.as_bytes()) {
-                    true => "the image has none of bash, socat and nc to reach HAProxy's runtime socket with".into(),
-                    false => "HAProxy's runtime socket cannot be reached".into(),
-                });
+                if self.heard.starts_with(NO_MEANS.as_bytes()) {
+                    return Err(
+                        "the image has none of bash, socat and nc to reach HAProxy with".into()
+                    );
+                }
+                return Err("HAProxy's runtime socket cannot be reached".into());
             }
         }
     }
