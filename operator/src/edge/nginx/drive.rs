@@ -99,6 +99,8 @@ impl Driver {
         self.look(&mut shell, link).await?;
         loop {
             let table = link.orders.borrow_and_update().clone();
+            // Until it is done, less is in force as ordered than was a moment ago.
+            self.tell(link);
             let wait = self.due(&table, link.clock.now());
             if wait == Some(Duration::ZERO) {
                 self.apply(link, &mut shell, &table).await?;
