@@ -191,6 +191,7 @@ async fn what_nginx_refuses_is_left_out_and_the_rest_is_in_force() {
     let reloads = view.reloads;
     recipe.fragments.backend = None;
     recipe.routes.retain(|route| route.path != "/api/" && route.listener != "https");
+    recipe.without("shop", 1);
     recipe.listeners.truncate(1);
     let view = edge.follow(&recipe).await;
     assert_eq!((view.refused.len(), view.problem, view.reloads), (0, None, reloads + 1));
@@ -240,6 +241,7 @@ async fn an_instance_that_dies_is_passed_over_and_left_out_in_half_a_second() {
     let begin = tokio::time::Instant::now();
     edge.follow(&recipe).await;
     let took = begin.elapsed();
+    println!("out of nginx after {took:?}");
     assert!(took < Duration::from_millis(500), "{took:?}");
     load.more(100).await;
     assert_eq!(load.end().await.failed, Vec::<String>::new());
