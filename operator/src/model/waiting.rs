@@ -1,6 +1,7 @@
 //! Why not more is done: as prominent as what is.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::hash::SpecHash;
 use super::name::{HostName, ServiceName, Slot};
@@ -119,6 +120,18 @@ pub enum Why {
         /// Why.
         why: String,
     },
+    /// A balancer does not follow, or follows less a part.
+    Behind {
+        /// Its container's name.
+        name: Arc<str>,
+        /// Why.
+        why: String,
+    },
+    /// The registry does not answer: what it has stays, and nobody can leave it.
+    RegistrySilent {
+        /// Why.
+        why: String,
+    },
     /// As many starts as a host may have at once are under way.
     ParallelStarts {
         /// The most.
@@ -195,6 +208,8 @@ impl Why {
             Self::Draining { .. } => "draining",
             Self::TrafficUnknown { .. } => "traffic-unknown",
             Self::RouteLeftOut { .. } => "route-left-out",
+            Self::Behind { .. } => "balancer-behind",
+            Self::RegistrySilent { .. } => "registry-silent",
             Self::ParallelStarts { .. } => "parallel-starts",
             Self::PruneInDoubt { .. } => "prune-in-doubt",
             Self::PruneEmpty { .. } => "prune-empty",
@@ -230,6 +245,8 @@ impl Why {
             | Self::NeverSeen { .. }
             | Self::Draining { .. }
             | Self::TrafficUnknown { .. }
+            | Self::Behind { .. }
+            | Self::RegistrySilent { .. }
             | Self::ParallelStarts { .. }
             | Self::DisruptionBudget { .. }
             | Self::Suspended => false,
@@ -279,6 +296,10 @@ impl fmt::Display for Why {
                 write!(f, "registry or balancers silent about {count} instances")
             }
             Self::RouteLeftOut { why } => write!(f, "a route is left out: {why}"),
+            Self::Behind { name, why } => write!(f, "{name} does not follow in full: {why}"),
+            Self::RegistrySilent { why } => {
+                write!(f, "the registry does not answer and keeps what it has: {why}")
+            }
             Self::ParallelStarts { most } => write!(f, "{most} starts at a time on one host"),
             Self::PruneInDoubt { services, problems } => write!(
                 f,

@@ -36,8 +36,10 @@ pub(super) fn edges(input: &Input<'_>, plan: &Plan) -> Edges {
         tables.insert(name, Arc::new(table));
     }
     let mut orders = BTreeMap::new();
+    // One that is ending is let go: it would wait for whoever still speaks with it.
+    let stays = |i: &&Instance| i.state == State::Running && !intents.contains_key(&i.id);
     for (host, view) in &world.hosts {
-        for instance in view.instances.iter().filter(|i| i.state == State::Running) {
+        for instance in view.instances.iter().filter(stays) {
             let Some(table) = tables.get(&instance.service) else { continue };
             let order =
                 Order { host: host.clone(), name: instance.name.clone(), table: table.clone() };

@@ -55,6 +55,10 @@ pub fn plan(input: &Input<'_>) -> Plan {
     prune::networks(input, &board, &mut out);
     budget.finish(&mut out);
     board.waits(&mut out);
+    if let Some(registry) = input.world.registry.as_ref().filter(|_| input.registry_silent()) {
+        let why = registry.problem.clone().unwrap_or_else(|| "it has not answered yet".into());
+        out.wait(Subject::Fleet, Why::RegistrySilent { why }, None);
+    }
     forget(input, &mut out);
     out.edges = edges::edges(input, &out);
     let ends = out.waiting.iter().filter_map(|w| w.until).filter(|t| *t > input.now);

@@ -309,6 +309,12 @@ impl<'a> Work<'_, 'a> {
         for why in left_out {
             out.wait(service.clone(), Why::RouteLeftOut { why: why.clone() }, None);
         }
+        for s in &self.seated {
+            let view = s.member.instance.and_then(|i| self.input.world.balancers.get(&i.id));
+            if let Some(why) = view.and_then(|v| v.problem.clone()) {
+                out.wait(service.clone(), Why::Behind { name: s.member.name.clone(), why }, None);
+            }
+        }
         if let Some(q) = &self.memory.quarantined {
             let (hash, why) = (q.hash, q.why.clone());
             out.wait(service.clone(), Why::Quarantined { hash, why }, None);

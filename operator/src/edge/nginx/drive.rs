@@ -101,6 +101,8 @@ impl Driver {
             let table = link.orders.borrow_and_update().clone();
             let in_force = self.sight.in_force.iter().flat_map(|facts| &facts.servers);
             let table = table.keeping(in_force.map(|((pool, at), t)| (pool.clone(), *at, *t)));
+            // Until it is done, less is in force as ordered than was a moment ago.
+            self.tell(link);
             let wait = self.due(&table, link.clock.now());
             if wait == Some(Duration::ZERO) {
                 self.apply(link, &mut shell, &table).await?;
@@ -199,6 +201,9 @@ impl Driver {
                 return Ok(Ok(rendered));
             }
             self.upload(link, &rendered).await?;
+            if shell.give(&rendered.text).await?.code != 0 {
+                return Ok(Err(format!("{CANDIDATE} cannot be written")));
+            }
             let answer = shell.ask(Question::Test).await?;
             if answer.code == 0 {
                 return Ok(Ok(rendered));
@@ -216,15 +221,15 @@ impl Driver {
         in_force.is_some_and(|facts| facts.digest == rendered.facts.digest)
     }
 
+    /// Puts certificates into the container that are not there yet.
     async fn upload(&mut self, link: &Link, rendered: &Rendered) -> Result<(), PortError> {
-        let missing =
-            rendered.certificates.iter().filter(|(_, file)| !self.put.contains(&file.path));
-        let mut files: Vec<File> = missing.map(|(_, file)| file.clone()).collect();
-        let paths: Vec<String> = files.iter().map(|file| file.path.clone()).collect();
-        let content = rendered.text.clone().into_bytes();
-        files.push(File { path: CANDIDATE.to_owned(), content, mode: 0o644 });
-        link.container.put(&files).await?;
-        self.put.extend(paths);
+        let missing = rendered.certificates.iter().map(|(_, file)| file);
+        let missing: Vec<File> =
+            missing.filter(|file| !self.put.contains(&file.path)).cloned().collect();
+        if !missing.is_empty() {
+            link.container.put(&missing).await?;
+            self.put.extend(missing.into_iter().map(|file| file.path));
+        }
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! One nginx in a container with its driver, and the instances behind it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +14,8 @@ use evenkeel::edge::nginx::{Rendered, boot, drive};
 use evenkeel::edge::{File, Link, ViewCell};
 use evenkeel::model::{
     Balance, BalancerKind, BalancerView, Certificate, Fragments, InstanceId, Listener,
-    ListenerProtocol, Pool, PoolName, Route, Routing, Secret, Seen, Server, ServiceName, Slot,
-    Table, Target,
+    ListenerProtocol, Pool, PoolName, Route, Routing, Secret, Seen, Server, ServerState,
+    ServiceName, Slot, Table, Target,
 };
 use evenkeel_tests::conformance::until;
 use evenkeel_tests::container::reach;
@@ -278,11 +278,17 @@ impl Edge {
     /// Publishes, and waits until all of it is in force.
     pub(crate) async fn follow(&self, recipe: &Recipe) -> BalancerView {
         self.publish(recipe);
-        let pools: Vec<PoolName> = recipe.pools.keys().cloned().collect();
-        let routes = recipe.routes.len();
-        let what = format!("{} pools and {routes} routes are in force", pools.len());
+        let wanted: BTreeSet<(PoolName, SocketAddr, ServerState)> = recipe
+            .servers
+            .iter()
+            .flat_map(|(pool, servers)| servers.iter().map(|s| (pool.clone(), s.address, state(s))))
+            .collect();
+        let what = format!("in force: {wanted:?}");
         let follows = |view: &BalancerView| {
-            view.listening && pools.iter().all(|pool| view.pools.contains(pool))
+            let servers = view.servers.iter().map(|((p, at), s)| (p.clone(), *at, s.state));
+            view.listening
+                && recipe.pools.keys().all(|pool| view.pools.contains(pool))
+                && servers.collect::<BTreeSet<_>>() == wanted
         };
         let view = self.until(&what, follows).await;
         BalancerView::clone(&view)
@@ -344,6 +350,13 @@ impl Agent {
         let mut tasks = JoinSet::new();
         tasks.spawn(drive(link));
         Self { orders, view, bell, tasks }
+    }
+}
+
+fn state(server: &Server) -> ServerState {
+    match server.target {
+        Target::Ready => ServerState::Up,
+        Target::Drain => ServerState::Draining,
     }
 }
 
