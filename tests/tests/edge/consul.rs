@@ -11,10 +11,13 @@ use evenkeel::clock::Clock;
 use evenkeel::edge::Discovery;
 use evenkeel::edge::consul::{Consul, INSTANCE};
 use evenkeel::model::{
-    ConsulSpec, FleetName, HostName, InstanceId, OwnerId, Probe, ProbeKind, Registration,
-    Registrations, RegistryView, Seen, ServiceName, Slot, SpecHash, Target,
+    ConsulSpec, ConsulTls, FleetName, HostName, InstanceId, OwnerId, Probe, ProbeKind,
+    Registration, Registrations, RegistryView, Seen, ServiceName, Slot, SpecHash, Target,
 };
 use evenkeel_tests::docker::{TEST, serial, sweep};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -26,13 +29,15 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Containers of one test, gone with it.
 struct Bed {
     owner: String,
+    /// A directory of this machine that agents have as `/tls`.
+    tls: Option<String>,
 }
 
 impl Bed {
     fn new() -> Self {
         let image = docker(&["image", "inspect", "--format", "{{.Id}}", IMAGE]);
         assert!(!image.is_empty(), "there is no {IMAGE}: cargo xtask images");
-        Self { owner: format!("t-{}-{}-consul", std::process::id(), serial()) }
+        Self { owner: format!("t-{}-{}-consul", std::process::id(), serial()), tls: None }
     }
 
     fn label(&self) -> String {
@@ -55,7 +60,9 @@ impl Bed {
         let run = ["run", "-d", "--name", &name, "--label", &label, "--network", network];
         let rest = ["--publish", &publish, IMAGE, "consul", "agent", "-node", node];
         let common = ["-client", "0.0.0.0", "-data-dir", "/consul/data"];
-        let id = docker(&[&run[..], &rest[..], &common[..], args].concat());
+        let mount = self.tls.as_ref().map(|from| format!("--volume={from}:/tls:ro"));
+        let mount: Vec<&str> = mount.iter().map(String::as_str).collect();
+        let id = docker(&[&run[..], &mount[..], &rest[..], &common[..], args].concat());
         assert_eq!(id.len(), 64, "{node} did not start");
     }
 
@@ -412,6 +419,55 @@ async fn a_token_is_enough_and_its_absence_is_said() {
     until("it leaves", async || consul.view().entries[&a.instance].maintenance.then_some(())).await;
     publish(&consul, &[]);
     has(&consul, 0).await;
+}
+
+fn authority() -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = CertificateParams::new(vec!["authority".to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn over_tls_both_sides_say_who_they_are() {
+    let (mut bed, port) = (Bed::new(), free_port());
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let (ours, theirs) = (authority(), authority());
+    std::fs::write(path("ca.pem"), ours.pem()).unwrap();
+    std::fs::write(path("other-ca.pem"), theirs.pem()).unwrap();
+    let issue = |name: &str, by: &CertifiedIssuer<'static, KeyPair>, purpose| {
+        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        params.extended_key_usages = vec![purpose];
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, by).unwrap().pem();
+        std::fs::write(path(&format!("{name}.pem")), certificate).unwrap();
+        std::fs::write(path(&format!("{name}.key")), key.serialize_pem()).unwrap();
+        (path(&format!("{name}.pem")), path(&format!("{name}.key")))
+    };
+    issue("server", &ours, ExtendedKeyUsagePurpose::ServerAuth);
+    let good = issue("good", &ours, ExtendedKeyUsagePurpose::ClientAuth);
+    let bad = issue("bad", &theirs, ExtendedKeyUsagePurpose::ClientAuth);
+    bed.tls = Some(directory.path().to_str().unwrap().to_owned());
+    let config = json!({"ports": {"https": 8500, "http": -1}, "verify_incoming": true,
+        "ca_file": "/tls/ca.pem", "cert_file": "/tls/server.pem", "key_file": "/tls/server.key"});
+    bed.single(port, &["-hcl", &config.to_string()]);
+
+    let with = |ca: &str, identity: Option<&(String, String)>| {
+        let tls = ConsulTls { ca_file: Some(path(ca)), identity: identity.cloned() };
+        let address = format!("https://127.0.0.1:{port}/");
+        let spec = ConsulSpec { address, agent_port: None, token_file: None, tls: Some(tls) };
+        bed.consul(spec, BTreeMap::new())
+    };
+    let consul = with("ca.pem", Some(&good));
+    publish(&consul, &[registration("h1", 1)]);
+    has(&consul, 1).await;
+    for (ca, identity) in [("other-ca.pem", Some(&good)), ("ca.pem", Some(&bad)), ("ca.pem", None)]
+    {
+        let consul = with(ca, identity);
+        let problem = until("it is said", async || consul.view().problem.clone()).await;
+        assert!(problem.contains("ertificate"), "{problem}");
+        assert!(matches!(consul.view().seen, Seen::Never { .. }));
+    }
 }
 
 #[tokio::test]

@@ -81,7 +81,7 @@ impl CallError {
 }
 
 /// Where an agent is.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Base {
     url: Url,
 }
@@ -116,6 +116,13 @@ impl Base {
             url.query_pairs_mut().extend_pairs(query);
         }
         url
+    }
+}
+
+impl fmt::Debug for Base {
+    /// The address may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -349,6 +356,7 @@ mod tests {
             "https://user:word@proxy.example/consul/v1/agent/services?filter=ID+matches+%22%5Ea%2Fb%2F%22"
         );
         assert_eq!(base.to_string(), "https://proxy.example:443/consul");
+        assert_eq!(format!("{base:?}"), base.to_string());
     }
 
     #[test]
