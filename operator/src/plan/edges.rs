@@ -203,7 +203,8 @@ impl Ground<'_, '_> {
                     address,
                     tags: service.exposure.labels.tags.clone(),
                     meta: service.exposure.labels.meta.clone(),
-                    check: service.probe.clone(),
+                    // The registry asks at the entry's own address: a check of another port is none of it.
+                    check: service.probe.clone().filter(|probe| probe.port == port),
                     target,
                 };
                 out.insert(instance.id.clone(), entry);
