@@ -104,7 +104,7 @@ mod tests {
         };
         let mut out = Vec::new();
         let mut demux = Demux::new(from, with_errors);
-        let (_, result) = tokio::join!(feed, demux.read_to_end(&mut out));
+        let ((), result) = tokio::join!(feed, demux.read_to_end(&mut out));
         result.map(|_| out)
     }
 

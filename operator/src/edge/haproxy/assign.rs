@@ -209,8 +209,7 @@ mod tests {
         Place { address: address(n), admin: Admin::Ready, up: true }
     }
 
-    /// HAProxy, as far as these commands go. It refuses what the real one would: none of it is a mistake that has
-    /// no consequence.
+    /// HAProxy, as far as these commands go, and stricter: what the real one lets happen under traffic is a mistake.
     fn apply(places: &mut Places, changes: &[(u32, Change)]) {
         for (k, change) in changes {
             let place = places.get_mut(k).unwrap();
@@ -221,7 +220,7 @@ mod tests {
                 }
                 Change::State(admin) => place.admin = *admin,
                 Change::Shutdown => {
-                    assert_eq!(place.admin, Admin::Maint, "{k} is cut off under traffic")
+                    assert_eq!(place.admin, Admin::Maint, "{k} is cut off under traffic");
                 }
             }
         }

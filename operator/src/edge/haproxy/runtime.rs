@@ -129,7 +129,7 @@ mod tests {
         for step in [1, 2, 3, 7, 100] {
             let (mut runtime, feed) = runtime(said.to_vec(), step);
             let commands = ["a", "b", "c", "d"].map(String::from);
-            let (_, answers) = tokio::join!(feed, runtime.ask(&commands));
+            let ((), answers) = tokio::join!(feed, runtime.ask(&commands));
             assert_eq!(answers.unwrap(), ["", "one\nmore\n", "", "three\n"]);
         }
     }

@@ -156,12 +156,14 @@ fn only_structure_is_in_the_digest() {
         |r| r.drain = Duration::from_secs(31),
     ];
     for (n, change) in changes.iter().enumerate() {
-        let mut changed = routing.clone();
-        change(&mut changed);
-        assert_ne!(digest(&changed, &seats()), first.digest, "change {n}");
+        let mut other = routing.clone();
+        change(&mut other);
+        assert_ne!(digest(&other, &seats()), first.digest, "change {n}");
     }
     let mut more = sizes(&routing);
-    more.values_mut().for_each(|n| *n += 1);
+    for n in more.values_mut() {
+        *n += 1;
+    }
     assert_ne!(render(&routing, &more, &seats(), &LeftOut::new()).digest, first.digest);
 }
 
