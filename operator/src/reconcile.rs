@@ -346,6 +346,7 @@ fn turn(step: &Step, world: &World) -> Turn {
         | Traffic::Withdrawn { .. }
         | Traffic::None
         | Traffic::Nobody
+        | Traffic::Voter { .. }
         | Traffic::Unknown => Turn::Waits,
     }
 }

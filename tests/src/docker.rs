@@ -107,7 +107,7 @@ pub fn watch(hosts: &[(&str, Endpoint)], probes: BTreeMap<ServiceName, Probe>) -
         name: FleetName::new("f").unwrap(),
         hosts: hosts.collect(),
         limits: Limits::default(),
-        consul: None,
+        registry: None,
         approved_prune: None,
     };
     Watch { fleet: Arc::new(fleet), probes }

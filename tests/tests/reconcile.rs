@@ -71,7 +71,7 @@ fn desired(services: Vec<Service>) -> Arc<Desired> {
             .map(|h| (h.name.clone(), Arc::new(h)))
             .into(),
         limits: Limits::default(),
-        consul: None,
+        registry: None,
         approved_prune: None,
     };
     Arc::new(Desired {

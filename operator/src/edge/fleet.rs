@@ -1,15 +1,30 @@
 //! Everything that leads clients to the instances of one fleet: its balancers and its registry, for the loop.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::balancers::{Balancers, Find};
 use super::consul::Consul;
 use super::{Discovery, LoadBalancer};
 use crate::bell::Doorbell;
 use crate::clock::Clock;
-use crate::model::{ConsulSpec, Edges, Fleet, FleetName, HostName, HostSpec, OwnerId, World};
+use crate::model::{
+    CONSUL_PORT, ConsulSpec, Edges, Fleet, FleetName, HealthState, HostName, HostSpec,
+    ManagedConsul, OwnerId, RegistrySpec, RegistryView, Seen, State, World,
+};
 use crate::reconcile::Edge;
+
+/// Between two questions for the voters of a cluster that is run here.
+const ASK_VOTERS: Duration = Duration::from_secs(1);
+/// What they knew is not believed for longer than this.
+const BELIEVED: Duration = Duration::from_secs(5);
+
+type Voters = Option<Arc<BTreeMap<String, bool>>>;
 
 /// The edges of one fleet.
 pub struct FleetEdge {
@@ -18,14 +33,23 @@ pub struct FleetEdge {
     bell: Doorbell,
     clock: Clock,
     balancers: Balancers,
-    registry: Mutex<Option<Registry>>,
+    registry: Mutex<Registry>,
 }
 
-/// The registry that the fleet's newest document names.
+/// The registry of the fleet's newest document.
+#[derive(Default)]
 struct Registry {
-    spec: ConsulSpec,
+    wanted: Option<RegistrySpec>,
     addresses: BTreeMap<HostName, String>,
+    running: Option<Running>,
+}
+
+/// A registry that is spoken with.
+struct Running {
+    spec: ConsulSpec,
     consul: Arc<Consul>,
+    voters: Option<watch::Receiver<Voters>>,
+    _tasks: JoinSet<()>,
 }
 
 impl FleetEdge {
@@ -35,55 +59,132 @@ impl FleetEdge {
         Self { owner, fleet, bell, clock, balancers, registry: Mutex::default() }
     }
 
-    fn consul(&self) -> Option<Arc<Consul>> {
-        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
-        registry.as_ref().map(|r| r.consul.clone())
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Speaks with the registry at `spec`, unless it does already.
+    fn speak(&self, registry: &mut Registry, spec: ConsulSpec, managed: bool) {
+        if registry.running.as_ref().is_some_and(|r| r.spec == spec) {
+            return;
+        }
+        let consul = Arc::new(Consul::new(
+            self.owner.clone(),
+            self.fleet.clone(),
+            spec.clone(),
+            registry.addresses.clone(),
+            self.bell.clone(),
+            self.clock.clone(),
+        ));
+        let mut tasks = JoinSet::new();
+        let voters = managed.then(|| {
+            let (tell, voters) = watch::channel(None);
+            tasks.spawn(ask_voters(consul.clone(), tell, self.bell.clone()));
+            voters
+        });
+        registry.running = Some(Running { spec, consul, voters, _tasks: tasks });
     }
 }
 
 impl Edge for FleetEdge {
-    /// Must be called within a tokio runtime.
     fn watch(&self, fleet: &Arc<Fleet>) {
-        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(spec) = &fleet.consul else {
-            *registry = None;
-            return;
-        };
+        let mut registry = self.registry();
+        if registry.wanted != fleet.registry {
+            // What the old one was entered in stays there until its own checks say otherwise.
+            let same = matches!(
+                (&registry.wanted, &fleet.registry),
+                (Some(RegistrySpec::Managed(_)), Some(RegistrySpec::Managed(_)))
+            );
+            registry.wanted.clone_from(&fleet.registry);
+            if !same {
+                registry.running = None;
+            }
+        }
         let addressed = |(name, host): (&HostName, &Arc<HostSpec>)| {
             Some((name.clone(), host.ip()?.to_string()))
         };
-        let addresses: BTreeMap<HostName, String> =
-            fleet.hosts.iter().filter_map(addressed).collect();
-        match &mut *registry {
-            Some(known) if known.spec == *spec => {
-                if known.addresses != addresses {
-                    known.consul.set_hosts(addresses.clone());
-                    known.addresses = addresses;
-                }
-            }
-            other => {
-                let consul = Arc::new(Consul::new(
-                    self.owner.clone(),
-                    self.fleet.clone(),
-                    spec.clone(),
-                    addresses.clone(),
-                    self.bell.clone(),
-                    self.clock.clone(),
-                ));
-                *other = Some(Registry { spec: spec.clone(), addresses, consul });
-            }
+        registry.addresses = fleet.hosts.iter().filter_map(addressed).collect();
+        if let Some(running) = &registry.running {
+            running.consul.set_hosts(registry.addresses.clone());
         }
     }
 
+    /// Must be called within a tokio runtime.
     fn observe(&self, world: &mut World) {
         world.balancers = self.balancers.views();
-        world.registry = self.consul().map(|consul| consul.view());
+        let mut registry = self.registry();
+        match registry.wanted.clone() {
+            None => return,
+            Some(RegistrySpec::Existing(spec)) => self.speak(&mut registry, spec, false),
+            Some(RegistrySpec::Managed(managed)) => {
+                if let Some(spec) = reached(&managed, world) {
+                    self.speak(&mut registry, spec, true);
+                }
+            }
+        }
+        world.registry = Some(match &registry.running {
+            Some(running) => running.consul.view(),
+            None => Arc::new(RegistryView {
+                seen: Seen::Never { since: self.clock.now() },
+                entries: BTreeMap::new(),
+                problem: Some("no agent of it runs yet".into()),
+            }),
+        });
+        let voters = registry.running.as_ref().and_then(|r| r.voters.as_ref());
+        world.voters = voters.and_then(|voters| voters.borrow().clone());
     }
 
     fn publish(&self, edges: &Edges) {
         self.balancers.publish(edges.orders.clone());
-        if let Some(consul) = self.consul() {
-            consul.publish(edges.registrations.clone());
+        if let Some(running) = &self.registry().running {
+            running.consul.publish(edges.registrations.clone());
         }
+    }
+}
+
+/// How the client agent of a cluster that is run here is reached; `None` while none works.
+fn reached(managed: &ManagedConsul, world: &World) -> Option<ConsulSpec> {
+    let network = managed.servers.name.as_str();
+    let instances = world.hosts.values().flat_map(|view| &view.instances);
+    let mut works = instances.filter(|i| {
+        i.service == managed.agent.name
+            && i.state == State::Running
+            && matches!(i.health, HealthState::Healthy { .. })
+    });
+    let (_, ip) = works.find_map(|i| i.networks.iter().find(|(name, _)| **name == *network))?;
+    Some(ConsulSpec {
+        address: format!("http://{ip}:{CONSUL_PORT}"),
+        agent_port: None,
+        token_file: None,
+        tls: None,
+    })
+}
+
+/// Keeps up with who has a vote, until nobody wants to know.
+async fn ask_voters(consul: Arc<Consul>, tell: watch::Sender<Voters>, bell: Doorbell) {
+    let mut silent = Duration::ZERO;
+    while !tell.is_closed() {
+        let newest = match timeout(BELIEVED, consul.voters()).await {
+            Ok(Ok(voters)) => {
+                silent = Duration::ZERO;
+                Some(Some(Arc::new(voters)))
+            }
+            Ok(Err(_)) => {
+                silent += ASK_VOTERS;
+                (silent >= BELIEVED).then_some(None)
+            }
+            Err(_) => Some(None),
+        };
+        let changed = newest.is_some_and(|newest| {
+            tell.send_if_modified(|known| {
+                let changed = *known != newest;
+                *known = newest;
+                changed
+            })
+        });
+        if changed {
+            bell.ring();
+        }
+        tokio::time::sleep(ASK_VOTERS).await;
     }
 }

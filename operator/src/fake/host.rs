@@ -390,7 +390,11 @@ impl Container {
                 let sessions = Some(self.sessions.saturating_sub(gone));
                 self.instance.traffic = Traffic::Withdrawn { since, sessions };
             }
-            Traffic::None | Traffic::Nobody | Traffic::Serving { .. } | Traffic::Unknown => {}
+            Traffic::None
+            | Traffic::Nobody
+            | Traffic::Voter { .. }
+            | Traffic::Serving { .. }
+            | Traffic::Unknown => {}
         }
     }
 

@@ -67,7 +67,7 @@ impl Sim {
             name: FleetName::of_default(),
             hosts,
             limits,
-            consul: None,
+            registry: None,
             approved_prune: None,
         };
         Self {
@@ -102,7 +102,7 @@ impl Sim {
                 name: FleetName::of_default(),
                 hosts: BTreeMap::new(),
                 limits: Limits::default(),
-                consul: None,
+                registry: None,
                 approved_prune: None,
             })
         })
@@ -168,6 +168,7 @@ impl Sim {
                 .map(|f| InFlight { step: f.step.clone(), since: f.since })
                 .collect(),
             registry: None,
+            voters: None,
         };
         traffic::observe(&self.fleet(), &self.desired, &mut world, self.now);
         world

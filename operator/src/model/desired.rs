@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::edge::{ConsulSpec, Exposure, Routing};
+use super::edge::{Exposure, RegistrySpec, Routing};
 use super::hash::SpecHash;
 use super::name::{FleetName, HostName, Revision, ServiceName};
 
@@ -64,7 +64,7 @@ pub struct Fleet {
     /// Its limits.
     pub limits: Limits,
     /// The registry that its services are entered in.
-    pub consul: Option<ConsulSpec>,
+    pub registry: Option<RegistrySpec>,
     /// The prune that a person has approved: the code that the waiting message names.
     pub approved_prune: Option<String>,
 }
@@ -356,6 +356,8 @@ pub enum MountSource {
     Host(String),
     /// A named Docker volume.
     Volume(String),
+    /// A Docker volume for each slot, `<name>-<slot>`: what a registry server keeps over its replacement.
+    SlotVolume(String),
 }
 
 /// A health check that the engine runs inside the container.

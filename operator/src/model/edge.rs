@@ -209,6 +209,9 @@ pub struct Exposure {
     pub registered: Option<u16>,
     /// Routes that were left out, each with the reason.
     pub left_out: Vec<String>,
+    /// The instances are voters of a cluster: one counts as available while the cluster has it as a healthy voter, and
+    /// only one at a time ever leaves.
+    pub quorum: bool,
 }
 
 /// What a document adds to a service's entries in the registry.
@@ -461,6 +464,27 @@ pub struct EntryView {
     /// Since when, as observed, on the agent's clock.
     pub since: Time,
 }
+
+/// A fleet's registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RegistrySpec {
+    /// A Consul that exists.
+    Existing(ConsulSpec),
+    /// One that is run here.
+    Managed(ManagedConsul),
+}
+
+/// A Consul cluster that is run on the fleet: services like any other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManagedConsul {
+    /// The servers.
+    pub servers: Arc<Service>,
+    /// The client agent of the host.
+    pub agent: Arc<Service>,
+}
+
+/// The port of Consul's API inside its containers.
+pub const CONSUL_PORT: u16 = 8500;
 
 /// How a fleet's registry is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]

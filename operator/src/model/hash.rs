@@ -89,6 +89,10 @@ impl SpecHash {
                     h.text("host");
                     h.text(p);
                 }
+                MountSource::SlotVolume(v) => {
+                    h.text("slot-volume");
+                    h.text(v);
+                }
                 MountSource::Volume(v) => {
                     h.text("volume");
                     h.text(v);

@@ -22,14 +22,18 @@ pub use desired::{
     Termination, Tls,
 };
 pub use edge::{
-    ACCESS_LOG, Balance, Balancer, BalancerKind, BalancerView, Certificate, ConsulSpec, ConsulTls,
-    Edges, EntryView, Exposure, Fragments, Listener, ListenerProtocol, Order, Pool, PoolName,
-    Registration, Registrations, RegistryLabels, RegistryView, Route, RouteSpec, Routing, Server,
-    ServerState, ServerView, Table, Target, meeting_network,
+    ACCESS_LOG, Balance, Balancer, BalancerKind, BalancerView, CONSUL_PORT, Certificate,
+    ConsulSpec, ConsulTls, Edges, EntryView, Exposure, Fragments, Listener, ListenerProtocol,
+    ManagedConsul, Order, Pool, PoolName, Registration, Registrations, RegistryLabels,
+    RegistrySpec, RegistryView, Route, RouteSpec, Routing, Server, ServerState, ServerView, Table,
+    Target, meeting_network,
 };
 pub use hash::SpecHash;
 pub use memory::{Good, Memory, Note, Quarantine, RolloutMemory, ServiceMemory, SlotFailures};
-pub use name::{FleetName, HostName, InstanceId, NameError, OwnerId, Revision, ServiceName, Slot};
+pub use name::{
+    FleetName, HostName, InstanceId, NameError, OwnerId, Revision, ServiceName, Slot,
+    instance_host_name,
+};
 pub use reason::{FieldChange, Reason};
 pub use step::{Phase, Plan, Planned, Published, ServiceStatus, Start, Step};
 pub use time::{Human, Time};

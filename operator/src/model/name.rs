@@ -88,6 +88,14 @@ impl fmt::Display for Slot {
     }
 }
 
+/// The host name of an instance: `<service>-<slot>` within the 63 characters that a host name may have.
+pub fn instance_host_name(service: &ServiceName, slot: Slot) -> String {
+    let (service, tail) = (service.as_str(), format!("-{slot}"));
+    let room = 63_usize.saturating_sub(tail.len());
+    let head = service.get(..room).unwrap_or(service).trim_end_matches('-');
+    format!("{head}{tail}")
+}
+
 /// A backend's own id of one instance (a container id).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceId(pub Arc<str>);

@@ -22,6 +22,8 @@ pub struct World {
     pub balancers: BTreeMap<InstanceId, Arc<BalancerView>>,
     /// What the registry has of ours; `None` where the fleet has no registry.
     pub registry: Option<Arc<RegistryView>>,
+    /// Whether each voter of the fleet's own registry is healthy, by its host name; `None`: nobody can tell.
+    pub voters: Option<Arc<BTreeMap<String, bool>>>,
 }
 
 /// A step that was begun and has not ended.
@@ -158,6 +160,11 @@ pub enum Traffic {
     None,
     /// There is nobody who could lead clients to it: no balancer of its routes is up.
     Nobody,
+    /// It is a voter of a cluster, or is to be one.
+    Voter {
+        /// Whether the cluster counts on it.
+        up: bool,
+    },
     /// Something routes to it.
     Serving {
         /// Whether every healthy balancer that routes to it reports it up.

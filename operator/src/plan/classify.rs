@@ -68,7 +68,11 @@ const RULES: [Rule; 12] = [
     (Bucket::Unproven, |f| f.routed && f.traffic() == Traffic::Unknown),
     (Bucket::Settling, |f| f.ready_at().is_none_or(|at| at > f.now)),
     (Bucket::Unserved, |f| {
-        f.routed && !matches!(f.traffic(), Traffic::Serving { up: true } | Traffic::Nobody)
+        f.routed
+            && !matches!(
+                f.traffic(),
+                Traffic::Serving { up: true } | Traffic::Voter { up: true } | Traffic::Nobody
+            )
     }),
     (Bucket::Available, |_| true),
 ];

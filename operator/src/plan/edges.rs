@@ -17,7 +17,7 @@ use crate::model::{
 /// The tables of every running balancer, and what the registry should have.
 pub(super) fn edges(input: &Input<'_>, plan: &Plan) -> Edges {
     let Input { fleet, desired, world, .. } = input;
-    if desired.routings.is_empty() && fleet.consul.is_none() {
+    if desired.routings.is_empty() && fleet.registry.is_none() {
         return Edges::default();
     }
     let intents = intents(input, plan);
@@ -46,7 +46,7 @@ pub(super) fn edges(input: &Input<'_>, plan: &Plan) -> Edges {
             orders.insert(instance.id.clone(), order);
         }
     }
-    let registrations = if fleet.consul.is_some() {
+    let registrations = if fleet.registry.is_some() {
         let unknown = world.hosts.iter().filter(|(_, v)| v.seen != Seen::Now).map(|(n, _)| n);
         let unknown_hosts = unknown.chain(unseen).cloned().collect();
         Arc::new(Registrations { entries: ground.registrations(), unknown_hosts })
@@ -139,7 +139,7 @@ impl Ground<'_, '_> {
         let observed = match instance.traffic {
             Traffic::Serving { .. } => Some(Target::Ready),
             Traffic::Withdrawn { .. } => Some(Target::Drain),
-            Traffic::None | Traffic::Nobody | Traffic::Unknown => None,
+            Traffic::None | Traffic::Nobody | Traffic::Voter { .. } | Traffic::Unknown => None,
         };
         self.intents.get(&instance.id).copied().or(observed)
     }

@@ -54,7 +54,7 @@ pub(super) fn take(
             out.wait(subject(), Why::Draining { count: 1, sessions }, Some(until));
             true
         }
-        Traffic::None | Traffic::Nobody if healthy => {
+        Traffic::None | Traffic::Nobody | Traffic::Voter { .. } if healthy => {
             let granted = budget.spend(out);
             if granted {
                 out.take(stop(), reason());
@@ -64,6 +64,7 @@ pub(super) fn take(
         Traffic::Withdrawn { .. }
         | Traffic::None
         | Traffic::Nobody
+        | Traffic::Voter { .. }
         | Traffic::Serving { .. }
         | Traffic::Unknown => {
             out.take(stop(), reason());

@@ -85,6 +85,7 @@ fn fields(spec: &InstanceSpec) -> BTreeMap<String, Shown> {
         let source = match &mount.source {
             MountSource::Host(p) => p.clone(),
             MountSource::Volume(v) => format!("volume {v}"),
+            MountSource::SlotVolume(v) => format!("volume {v}-SLOT"),
         };
         let mode = if mount.read_only { " read-only" } else { "" };
         put(format!("volumes.{}", mount.path), format!("{source}{mode}"));

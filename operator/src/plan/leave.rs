@@ -43,6 +43,21 @@ impl Work<'_, '_> {
             }
         }
         let candidates = self.candidates(board);
+        // Of voters one at a time goes, and only while all others are counted on.
+        if self.service.exposure.quorum {
+            let counted_on =
+                |(i, s): (usize, &Seated<'_>), but| i == but || s.bucket == Bucket::Available;
+            let free = |index: &usize| {
+                self.seated[*index].member.step.is_none()
+                    && self.seated.iter().enumerate().all(|s| counted_on(s, *index))
+            };
+            if let Some(index) = candidates.iter().copied().find(free)
+                && self.leave(index, budget, out)
+            {
+                leaving.push(index);
+            }
+            return leaving;
+        }
         // Then those whom nobody would miss.
         for &index in &candidates {
             let s = &self.seated[index];

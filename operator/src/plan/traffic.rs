@@ -8,7 +8,7 @@ use super::edges::reached;
 use crate::model::{
     BalancerView, Desired, Fleet, HealthState, HostName, HostSpec, HostView, InFlight, Instance,
     InstanceId, PoolName, RegistryView, Seen, ServerState, ServiceName, State, Step, Time, Traffic,
-    World, meeting_network,
+    World, instance_host_name, meeting_network,
 };
 
 /// A running balancer that counts.
@@ -20,12 +20,19 @@ struct Witness<'w> {
 
 /// Fills in the traffic of every routed instance of the world.
 pub fn observe(fleet: &Fleet, desired: &Desired, world: &mut World, now: Time) {
-    if desired.routings.is_empty() && fleet.consul.is_none() {
+    if desired.routings.is_empty() && fleet.registry.is_none() {
         return;
     }
     let witnesses = witnesses(fleet, desired, world, now);
     let registry = world.registry.clone();
-    let scene = Scene { fleet, desired, witnesses: &witnesses, registry: registry.as_deref() };
+    let voters = world.voters.clone();
+    let scene = Scene {
+        fleet,
+        desired,
+        witnesses: &witnesses,
+        registry: registry.as_deref(),
+        voters: voters.as_deref(),
+    };
     let mut changed: Vec<(HostName, Arc<HostView>)> = Vec::new();
     for (name, view) in &world.hosts {
         let Some(host) = fleet.hosts.get(name) else { continue };
@@ -108,6 +115,7 @@ struct Scene<'s> {
     desired: &'s Desired,
     witnesses: &'s [Witness<'s>],
     registry: Option<&'s RegistryView>,
+    voters: Option<&'s BTreeMap<String, bool>>,
 }
 
 /// What was said of one instance so far.
@@ -152,6 +160,15 @@ impl Scene<'_> {
         if !service.routed || service.fleet != self.fleet.name {
             return None;
         }
+        if service.exposure.quorum {
+            return Some(match self.voters {
+                None => Traffic::Unknown,
+                Some(voters) => {
+                    let host_name = instance_host_name(&service.name, instance.slot);
+                    Traffic::Voter { up: voters.get(&host_name) == Some(&true) }
+                }
+            });
+        }
         let mut said = Said::default();
         for (balancer, pool) in &service.exposure.pools {
             self.ask_balancers(balancer, pool, host, instance, &mut said);
@@ -187,7 +204,9 @@ impl Scene<'_> {
                     ServerState::Down => said.not_up += 1,
                     ServerState::Draining => {
                         said.leaves(s.since);
-                        said.sessions = Some(said.sessions.unwrap_or(0).saturating_add(s.sessions));
+                        // A worker from before a reload may still have requests on it, and nobody counts them.
+                        let left = s.sessions.saturating_add(view.old_workers);
+                        said.sessions = Some(said.sessions.unwrap_or(0).saturating_add(left));
                     }
                 },
             }

@@ -246,6 +246,8 @@ fn instance(i: &Instance, host: &str, up: bool, updated: bool) -> InstanceView {
     let (traffic, sessions) = match i.traffic {
         Traffic::None => ("none", None),
         Traffic::Nobody => ("nobody", None),
+        Traffic::Voter { up: true } => ("voter", None),
+        Traffic::Voter { up: false } => ("no-voter", None),
         Traffic::Serving { up: true } => ("serving", None),
         Traffic::Serving { up: false } => ("not-up", None),
         Traffic::Withdrawn { since: _, sessions } => ("withdrawn", sessions),

@@ -355,7 +355,7 @@ pub struct InstanceView {
     pub health: String,
     /// Since when, on the agent's clock.
     pub health_since: Option<Stamp>,
-    /// `none`, `nobody` (no balancer of its routes is up), `serving`, `not-up`, `withdrawn` or `unknown`.
+    /// `none`, `voter`, `no-voter`, `nobody` (no balancer of its routes is up), `serving`, `not-up`, `withdrawn` or `unknown`.
     pub traffic: String,
     /// Connections left on a withdrawn one.
     pub sessions: Option<u32>,

@@ -27,7 +27,7 @@ fn fleet(hosts: usize) -> Fleet {
         name: FleetName::of_default(),
         hosts: hosts.map(|h| (h.name.clone(), Arc::new(h))).collect(),
         limits: Limits { parallel_starts_per_host: u32::MAX, ..Limits::default() },
-        consul: None,
+        registry: None,
         approved_prune: None,
     }
 }

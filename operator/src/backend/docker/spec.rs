@@ -11,7 +11,7 @@ use bollard::models::{
 use super::labels::{Identity, Me};
 use crate::model::{
     CommandCheck, EnvValue, EnvVar, InstanceSpec, Mount, MountSource, Port, Protocol, Published,
-    Resources, Start,
+    Resources, Slot, Start, instance_host_name,
 };
 
 /// The body of the create call. It holds secrets: it goes to the engine and nowhere else.
@@ -49,7 +49,7 @@ pub(super) fn body(me: &Me, start: &Start) -> ContainerCreateBody {
     }
     let first = networks.first();
     ContainerCreateBody {
-        hostname: first.is_none_or(|n| n != "host").then(|| hostname(service.as_str(), slot.0)),
+        hostname: first.is_none_or(|n| n != "host").then(|| instance_host_name(service, *slot)),
         image: Some(image.clone()),
         entrypoint: command.clone(),
         cmd: args.clone(),
@@ -61,7 +61,7 @@ pub(super) fn body(me: &Me, start: &Start) -> ContainerCreateBody {
         host_config: Some(HostConfig {
             nano_cpus: positive(cpu_millis.saturating_mul(1_000_000)),
             memory: positive(*memory_bytes),
-            mounts: Some(mounts.iter().map(mount).collect()),
+            mounts: Some(mounts.iter().map(|m| mount(m, *slot)).collect()),
             port_bindings: Some(bindings),
             cap_add: (!capabilities.is_empty()).then(|| capabilities.clone()),
             network_mode: first.cloned(),
@@ -92,14 +92,6 @@ pub(super) fn endpoint(network: &str, service: &str) -> EndpointSettings {
     EndpointSettings { aliases, ..EndpointSettings::default() }
 }
 
-/// `<service>-<slot>` within the 63 characters that a host name may have.
-fn hostname(service: &str, slot: u32) -> String {
-    let tail = format!("-{slot}");
-    let room = 63_usize.saturating_sub(tail.len());
-    let head = service.get(..room).unwrap_or(service).trim_end_matches('-');
-    format!("{head}{tail}")
-}
-
 fn port(container: u16, protocol: Protocol) -> String {
     match protocol {
         Protocol::Tcp => format!("{container}/tcp"),
@@ -118,16 +110,17 @@ fn positive(n: u64) -> Option<i64> {
     i64::try_from(n).ok().filter(|n| *n > 0)
 }
 
-fn mount(Mount { source, path, read_only }: &Mount) -> EngineMount {
+fn mount(Mount { source, path, read_only }: &Mount, slot: Slot) -> EngineMount {
     let (typ, source) = match source {
         // As a mount, not a bind: the engine then refuses a source that does not exist, where a bind
         // would silently make an empty directory.
-        MountSource::Host(source) => (MountType::BIND, source),
-        MountSource::Volume(source) => (MountType::VOLUME, source),
+        MountSource::Host(source) => (MountType::BIND, source.clone()),
+        MountSource::Volume(source) => (MountType::VOLUME, source.clone()),
+        MountSource::SlotVolume(name) => (MountType::VOLUME, format!("{name}-{slot}")),
     };
     EngineMount {
         typ: Some(typ),
-        source: Some(source.clone()),
+        source: Some(source),
         target: Some(path.clone()),
         read_only: Some(*read_only),
         ..EngineMount::default()
@@ -280,8 +273,11 @@ mod tests {
 
     #[test]
     fn a_host_name_is_never_longer_than_it_may_be() {
-        assert_eq!(hostname("web", 3), "web-3");
-        let long = hostname(&"x".repeat(63), 123);
+        let name = |service: &str, slot| {
+            instance_host_name(&ServiceName::new(service).unwrap(), Slot(slot))
+        };
+        assert_eq!(name("web", 3), "web-3");
+        let long = name(&"x".repeat(63), 123);
         assert_eq!(long.len(), 63);
         assert!(long.ends_with("x-123"));
     }

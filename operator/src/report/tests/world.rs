@@ -88,7 +88,7 @@ pub(super) fn fleet() -> Arc<Fleet> {
         ]
         .into(),
         limits: Limits::default(),
-        consul: None,
+        registry: None,
         approved_prune: None,
     })
 }

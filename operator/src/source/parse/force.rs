@@ -12,8 +12,8 @@ use super::node::{Flaw, Pos, meant};
 use super::ports::{self, Claim};
 use super::{Context, form, lower, problem, routes};
 use crate::model::{
-    Balancer, Endpoint, Fleet, FleetName, HOST_LABEL, HostSpec, Port, Problem, RouteSpec, Routing,
-    Service, ServiceName,
+    Balancer, Endpoint, Fleet, FleetName, HOST_LABEL, HostSpec, Port, Problem, RegistrySpec,
+    RouteSpec, Routing, Service, ServiceName,
 };
 
 /// Rounds in which a service that falls back to its last good document takes ports from another.
@@ -307,8 +307,11 @@ impl<'a> Force<'a> {
     /// one that already is held stays as it is.
     fn part_ports(&mut self, fleets: &BTreeMap<FleetName, Arc<Fleet>>) {
         for round in 0..=ROUNDS {
-            let services: BTreeMap<ServiceName, Arc<Service>> =
+            let mut services: BTreeMap<ServiceName, Arc<Service>> =
                 self.services().into_iter().map(|(_, s, _)| (s.name.clone(), s)).collect();
+            for implied in fleets.values().flat_map(|fleet| implied(fleet)) {
+                services.entry(implied.name.clone()).or_insert(implied);
+            }
             let mut told: BTreeSet<(ServiceName, usize)> = BTreeSet::new();
             for clash in ports::clashes(&services, fleets) {
                 for (claim, other) in [(&clash.one, &clash.other), (&clash.other, &clash.one)] {
@@ -446,6 +449,22 @@ impl<'a> Force<'a> {
                 out.services.insert(name, service);
             }
         }
+        for fleet in out.fleets.values() {
+            for service in implied(fleet) {
+                let name = service.name.clone();
+                if let Some(taken) = told.get(&name) {
+                    let message = format!(
+                        "metadata.name: {name} is what the Consul of the fleet {} is called",
+                        fleet.name
+                    );
+                    let flaw = Flaw::new(taken.root.locate("metadata.name"), message)
+                        .hint("rename the service");
+                    out.problems.push(problem(&taken.path, Some(&taken.id), flaw));
+                    out.held.insert(name.clone());
+                }
+                out.services.insert(name, service);
+            }
+        }
         out.route(&balancers, &told, self.ctx);
         out
     }
@@ -486,6 +505,14 @@ impl InForce {
         }
         self.services = resolved.services;
         self.routings = resolved.routings;
+    }
+}
+
+/// Services that a fleet brings along.
+fn implied(fleet: &Fleet) -> Vec<Arc<Service>> {
+    match &fleet.registry {
+        Some(RegistrySpec::Managed(m)) => vec![Arc::clone(&m.servers), Arc::clone(&m.agent)],
+        Some(RegistrySpec::Existing(_)) | None => Vec::new(),
     }
 }
 

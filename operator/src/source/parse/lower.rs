@@ -14,10 +14,10 @@ use super::form;
 use super::node::{Flaw, Node, meant};
 use super::secret::Secrets;
 use crate::model::{
-    Amount, Balance, CommandCheck, Constraint, ConsulSpec, ConsulTls, Endpoint, EnvValue, EnvVar,
-    Exposure, Fleet, FleetName, HOST_LABEL, HostName, HostSpec, HostState, InstanceSpec, Keep,
-    Limits, Mount, MountSource, OnFailure, OwnerId, Packing, Placement, Port, Probe, ProbeKind,
-    Protocol, RegistryLabels, Resources, Rollout, RouteSpec, Service, ServiceName, SpecHash,
+    Amount, Balance, CommandCheck, Constraint, Endpoint, EnvValue, EnvVar, Exposure, Fleet,
+    FleetName, HOST_LABEL, HostName, HostSpec, HostState, InstanceSpec, Keep, Limits, Mount,
+    MountSource, OnFailure, OwnerId, Packing, Placement, Port, Probe, ProbeKind, Protocol,
+    RegistryLabels, RegistrySpec, Resources, Rollout, RouteSpec, Service, ServiceName, SpecHash,
     Termination, Tls,
 };
 
@@ -412,35 +412,17 @@ impl Lowering<'_> {
             disruptions_per_hour: max_instances_per_hour,
             parallel_starts_per_host,
         };
-        let consul = discovery.and_then(|api::Discovery { consul }| self.consul(consul));
-        Fleet { name, hosts, limits, consul, approved_prune }
-    }
-
-    /// A Consul that exists; one that is to be run is refused, see `unsupported`.
-    fn consul(&mut self, consul: api::Consul) -> Option<ConsulSpec> {
-        let api::Consul { servers: _, image: _, publish: _, address, agent_port, token_file, tls } =
-            consul;
-        let at = "spec.discovery.consul";
-        if let Some(file) = &token_file {
-            self.judge(&format!("{at}.tokenFile"), form::path(file));
+        let registry = discovery.and_then(|api::Discovery { consul }| self.registry(&name, consul));
+        let alone =
+            hosts.len() == 1 && hosts.values().all(|h| matches!(h.endpoint, Endpoint::Unix { .. }));
+        if let (Some(RegistrySpec::Managed(_)), false) = (&registry, alone) {
+            self.flaw(
+                "spec.discovery.consul.servers",
+                "not implemented yet: a Consul cluster is run only on a fleet whose one host is the local engine",
+            );
+            self.hint("run Consul's agents yourself and give the address of one".into());
         }
-        let tls = tls.map(|api::ClientTls { ca_file, cert_file, key_file }| {
-            for (field, file) in
-                [("caFile", &ca_file), ("certFile", &cert_file), ("keyFile", &key_file)]
-            {
-                if let Some(file) = file {
-                    self.judge(&format!("{at}.tls.{field}"), form::path(file));
-                }
-            }
-            if cert_file.is_some() != key_file.is_some() {
-                self.flaw(
-                    &format!("{at}.tls"),
-                    "certFile and keyFile are given together or not at all",
-                );
-            }
-            ConsulTls { ca_file, identity: cert_file.zip(key_file) }
-        });
-        Some(ConsulSpec { address: address?, agent_port, token_file, tls })
+        Fleet { name, hosts, limits, registry, approved_prune }
     }
 
     fn host(&mut self, host: api::DockerHost, at: &str) -> Option<HostSpec> {
@@ -520,7 +502,7 @@ pub(super) fn default_fleet(endpoint: &Endpoint) -> Option<Fleet> {
         name: FleetName::of_default(),
         hosts: BTreeMap::from([(name, Arc::new(host))]),
         limits: Limits::default(),
-        consul: None,
+        registry: None,
         approved_prune: None,
     })
 }

@@ -16,6 +16,7 @@ mod form;
 mod lower;
 mod node;
 mod ports;
+mod registry;
 mod render;
 mod routes;
 mod schema;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::node::meant;
 use crate::model::{
     Balance, Balancer, Fleet, FleetName, Listener, ListenerProtocol, Pool, PoolName, Protocol,
-    Route, RouteSpec, Routing, Service, ServiceName, meeting_network,
+    RegistrySpec, Route, RouteSpec, Routing, Service, ServiceName, meeting_network,
 };
 
 /// The least time that connections of an old configuration may go on.
@@ -104,8 +104,9 @@ pub(super) fn resolve(ground: &Ground<'_>) -> Resolved {
         exposed.exposure.pools.sort();
         exposed.exposure.pools.dedup();
         exposed.exposure.registered = ground.registered(service);
-        exposed.routed =
-            !exposed.exposure.pools.is_empty() || exposed.exposure.registered.is_some();
+        exposed.routed = exposed.exposure.quorum
+            || !exposed.exposure.pools.is_empty()
+            || exposed.exposure.registered.is_some();
         let left_out = out.left_out.iter().filter(|l| l.service == service.name);
         exposed.exposure.left_out = left_out.map(|l| l.message.clone()).collect();
         out.services.insert(service.name.clone(), Arc::new(exposed));
@@ -267,7 +268,14 @@ impl Ground<'_> {
     /// The port of the service that is registered, where its fleet has a registry and others can reach it.
     fn registered(&self, service: &Service) -> Option<u16> {
         let fleet = self.fleets.get(&service.fleet)?;
-        fleet.consul.as_ref()?;
+        // The registry itself is not entered in it, and balancers are not what it leads to.
+        let own = match fleet.registry.as_ref()? {
+            RegistrySpec::Managed(m) => [&m.servers.name, &m.agent.name].contains(&&service.name),
+            RegistrySpec::Existing(_) => false,
+        };
+        if own || self.balancers.contains_key(&service.name) {
+            return None;
+        }
         let port = service.spec.ports.iter().find(|p| p.protocol == Protocol::Tcp)?;
         let reachable = fleet.hosts.len() == 1 || port.publish.is_some();
         reachable.then_some(port.container)

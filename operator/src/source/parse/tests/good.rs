@@ -86,7 +86,7 @@ fn the_example_of_the_design_gives_exactly_this_model() {
             disruptions_per_hour: Some(200),
             parallel_starts_per_host: 4,
         },
-        consul: None,
+        registry: None,
         approved_prune: Some("0badcafe".into()),
     };
     assert_eq!(desired.fleets, BTreeMap::from([(shop.name.clone(), Arc::new(shop))]));
