@@ -5,6 +5,7 @@
 //! smallest change that brings it there. What is reported is what is in force there, never what was last sent.
 
 pub mod container;
+pub mod keepalived;
 pub mod nginx;
 
 use std::collections::BTreeMap;
