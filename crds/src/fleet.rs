@@ -225,6 +225,7 @@ pub struct Discovery {
 #[schemars(
     transform = exactly_one(&["servers", "address"]),
     transform = requires("image", "servers"),
+    transform = requires("network", "servers"),
     transform = requires("publish", "servers"),
     transform = requires("tokenFile", "address"),
     transform = requires("agentPort", "address"),
@@ -239,6 +240,11 @@ pub struct Consul {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "text::image")]
     pub image: Option<String>,
+    /// The Docker network of the cluster's containers, made where it does not exist. Services that have it among their own
+    /// `networks` are registered; the cluster could not check others. Default: `FLEET-consul`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "text::docker_name")]
+    pub network: Option<String>,
     /// Which of the cluster's ports the hosts publish. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub publish: Option<ConsulPublish>,

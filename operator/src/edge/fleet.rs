@@ -144,14 +144,14 @@ impl Edge for FleetEdge {
 
 /// How the client agent of a cluster that is run here is reached; `None` while none works.
 fn reached(managed: &ManagedConsul, world: &World) -> Option<ConsulSpec> {
-    let network = managed.servers.name.as_str();
     let instances = world.hosts.values().flat_map(|view| &view.instances);
     let mut works = instances.filter(|i| {
         i.service == managed.agent.name
             && i.state == State::Running
             && matches!(i.health, HealthState::Healthy { .. })
     });
-    let (_, ip) = works.find_map(|i| i.networks.iter().find(|(name, _)| **name == *network))?;
+    let (_, ip) =
+        works.find_map(|i| i.networks.iter().find(|(name, _)| **name == *managed.network))?;
     Some(ConsulSpec {
         address: format!("http://{ip}:{CONSUL_PORT}"),
         agent_port: None,

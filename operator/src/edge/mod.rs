@@ -9,6 +9,7 @@ pub mod consul;
 pub mod container;
 pub mod fleet;
 pub mod haproxy;
+pub mod keepalived;
 pub mod nginx;
 
 use std::collections::BTreeMap;

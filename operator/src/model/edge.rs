@@ -481,6 +481,8 @@ pub struct ManagedConsul {
     pub servers: Arc<Service>,
     /// The client agent of the host.
     pub agent: Arc<Service>,
+    /// The Docker network that they are on.
+    pub network: String,
 }
 
 /// The port of Consul's API inside its containers.

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use super::Input;
 use crate::model::{
     Edges, Fleet, HostName, HostSpec, HostView, Instance, InstanceId, Order, Plan, Pool, PoolName,
-    Registration, Registrations, Routing, Seen, Server, Service, ServiceName, State, Step, Table,
-    Target, Traffic, meeting_network,
+    Registration, Registrations, RegistrySpec, Routing, Seen, Server, Service, ServiceName, State,
+    Step, Table, Target, Traffic, meeting_network,
 };
 
 /// The tables of every running balancer, and what the registry should have.
@@ -189,7 +189,12 @@ impl Ground<'_, '_> {
         for (name, members) in &self.members {
             let Some(service) = self.input.desired.services.get(*name) else { continue };
             let Some(port) = service.exposure.registered else { continue };
-            let network = service.spec.networks.first().map_or("bridge", String::as_str);
+            let network = match &self.input.fleet.registry {
+                Some(RegistrySpec::Managed(managed)) => managed.network.as_str(),
+                Some(RegistrySpec::Existing(_)) | None => {
+                    service.spec.networks.first().map_or("bridge", String::as_str)
+                }
+            };
             for (host, view, instance) in members {
                 let Some(target) = self.target(view, instance) else { continue };
                 let found = reached(self.input.fleet, host, instance, port, Some(network));

@@ -15,7 +15,7 @@ pub(super) fn complaint(output: &str) -> String {
     let line = emerg.or_else(|| output.lines().last()).unwrap_or("it does not say why");
     let said = line.split_once("[emerg] ").map_or(line, |(_, said)| said);
     // A line without its level begins with the process: `1#1: …`.
-    let said = said.split_once("#").map_or(said, |(before, after)| match after.split_once(": ") {
+    let said = said.split_once('#').map_or(said, |(before, after)| match after.split_once(": ") {
         Some((id, rest)) if number(before) && number(id) => rest,
         Some(_) | None => said,
     });

@@ -1,4 +1,4 @@
-//! Which certificate a server shows: nginx takes one a server name, where HAProxy looks into each.
+//! Which certificate a server shows: nginx does not look into them, so each name is given its own here.
 
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};

@@ -259,23 +259,18 @@ impl Driver {
                 tokio::time::sleep(CONFIRM).await;
             }
         });
-        match confirmed.await {
-            Ok(state) => {
-                self.sight.took(rendered.facts, state?, link.clock.now());
-                if !rendered.certificates.is_empty() {
-                    shell.ask(Question::Tidy).await?;
-                    self.put =
-                        rendered.certificates.into_iter().map(|(_, file)| file.path).collect();
-                }
-                Ok(Ok(()))
-            }
-            // The conversation may have been cut in the middle of an answer: a new one undoes nothing wrongly.
-            Err(_) => {
-                *shell = Shell::open(&*link.container).await?;
-                shell.ask(Question::Back).await?;
-                Ok(Err("nginx does not take its configuration, its log says why".to_owned()))
-            }
+        let Ok(state) = confirmed.await else {
+            // It was cut in the middle of an answer, so the conversation is of no use any more.
+            *shell = Shell::open(&*link.container).await?;
+            shell.ask(Question::Back).await?;
+            return Ok(Err("nginx does not take its configuration, its log says why".to_owned()));
+        };
+        self.sight.took(rendered.facts, state?, link.clock.now());
+        if !rendered.certificates.is_empty() {
+            shell.ask(Question::Tidy).await?;
+            self.put = rendered.certificates.into_iter().map(|(_, file)| file.path).collect();
         }
+        Ok(Ok(()))
     }
 }
 
@@ -293,4 +288,29 @@ async fn ask_state(shell: &mut Shell) -> Result<State, PortError> {
         return Ok(state);
     }
     Err(PortError::new("ask nginx what is in force", Remedy::Retry, "it does not answer"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reload_is_done_when_no_worker_of_before_takes_connections() {
+        let before = BTreeSet::from([1, 2]);
+        let done = |digest: &str, workers: &[u32], old: &[u32]| {
+            let state = State {
+                digest: Some(digest.into()),
+                workers: workers.iter().copied().collect(),
+                old: old.iter().copied().collect(),
+                requests: 0,
+            };
+            replaced(&before, &state, "new")
+        };
+        assert!(done("new", &[3, 4], &[1, 2]));
+        assert!(done("new", &[3, 4], &[]));
+        assert!(!done("old", &[3, 4], &[1, 2]));
+        // A new worker has answered, an old one still takes connections.
+        assert!(!done("new", &[2, 3, 4], &[1]));
+        assert!(!done("new", &[], &[1, 2]));
+    }
 }

@@ -44,7 +44,9 @@ impl Facts {
             refused.iter().map(|(service, why)| format!("refused {service} {}", flat(why))),
         );
         lines.extend(problem.iter().map(|why| format!("problem {}", flat(why))));
-        lines.iter_mut().for_each(|line| line.insert_str(0, MARK));
+        for line in &mut lines {
+            line.insert_str(0, MARK);
+        }
         lines
     }
 

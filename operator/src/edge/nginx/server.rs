@@ -24,7 +24,9 @@ const FORWARDED: [&str; 7] = [
 
 /// Writes them where they are inherited from.
 pub(super) fn forwarded(page: &mut Page) {
-    FORWARDED.iter().for_each(|line| page.line(line));
+    for line in FORWARDED {
+        page.line(line);
+    }
 }
 
 /// An HTTP listener with `routes`, by their places in the routing.
@@ -153,12 +155,11 @@ fn target(page: &mut Page, draft: &Draft<'_>, route: usize) {
 }
 
 fn pass(page: &mut Page, draft: &Draft<'_>, number: usize, name: &PoolName, pool: &Pool) {
-    match pool.cookie {
-        None => page.line(format!("proxy_pass http://{name};")),
-        Some(_) => {
-            page.line(format!("proxy_pass http://{};", upstream::variable(number)));
-            page.line(format!("add_header Set-Cookie {} always;", upstream::set_cookie(number)));
-        }
+    if pool.cookie.is_some() {
+        page.line(format!("proxy_pass http://{};", upstream::variable(number)));
+        page.line(format!("add_header Set-Cookie {} always;", upstream::set_cookie(number)));
+    } else {
+        page.line(format!("proxy_pass http://{name};"));
     }
     if let Some(text) = draft.fragment(Part::Backend) {
         page.fragment(Part::Backend, text);

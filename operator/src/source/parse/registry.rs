@@ -33,9 +33,10 @@ impl Lowering<'_> {
         fleet: &FleetName,
         consul: api::Consul,
     ) -> Option<RegistrySpec> {
-        let api::Consul { servers, image, publish, address, agent_port, token_file, tls } = consul;
+        let api::Consul { servers, image, network, publish, address, agent_port, token_file, tls } =
+            consul;
         if let Some(count) = servers {
-            return self.managed(fleet, count, image, publish).map(RegistrySpec::Managed);
+            return self.managed(fleet, count, image, network, publish).map(RegistrySpec::Managed);
         }
         let at = "spec.discovery.consul";
         if let Some(file) = &token_file {
@@ -63,6 +64,7 @@ impl Lowering<'_> {
         fleet: &FleetName,
         count: u8,
         image: Option<String>,
+        network: Option<String>,
         publish: Option<api::ConsulPublish>,
     ) -> Option<ManagedConsul> {
         let at = "spec.discovery.consul";
@@ -94,10 +96,19 @@ impl Lowering<'_> {
                 format!("{count} servers would publish up to {last}, and 65535 is the last port");
             self.flaw(&format!("{at}.publish.ui"), why);
         }
-        let host = Part { fleet, join: &servers, image: &image };
+        let network = network.unwrap_or_else(|| servers.to_string());
+        self.judge(&format!("{at}.network"), form::network(&network));
+        if network == "bridge" {
+            self.flaw(
+                &format!("{at}.network"),
+                "on the network bridge nobody finds anybody by name",
+            );
+        }
+        let host = Part { fleet, join: &servers, image: &image, network: &network };
         Some(ManagedConsul {
             servers: Arc::new(self.part(&host, servers.clone(), count.into(), server, ui)),
             agent: Arc::new(self.part(&host, agent, 1, Vec::new(), None)),
+            network: network.clone(),
         })
     }
 
@@ -134,8 +145,8 @@ impl Lowering<'_> {
                 path: DATA.into(),
                 read_only: false,
             }],
-            // Of its own, so that there is one address to advertise and one name to join.
-            networks: vec![of.join.to_string()],
+            // One, so that there is one address to advertise.
+            networks: vec![of.network.to_owned()],
             ..InstanceSpec::default()
         };
         Service {
@@ -168,7 +179,8 @@ impl Lowering<'_> {
 /// What servers and agents have in common.
 struct Part<'p> {
     fleet: &'p FleetName,
-    /// The servers' name, which is what everybody joins, and the network's.
+    /// The servers' name, which is what everybody joins.
     join: &'p ServiceName,
+    network: &'p str,
     image: &'p str,
 }

@@ -268,13 +268,18 @@ impl Ground<'_> {
     /// The port of the service that is registered, where its fleet has a registry and others can reach it.
     fn registered(&self, service: &Service) -> Option<u16> {
         let fleet = self.fleets.get(&service.fleet)?;
-        // The registry itself is not entered in it, and balancers are not what it leads to.
-        let own = match fleet.registry.as_ref()? {
-            RegistrySpec::Managed(m) => [&m.servers.name, &m.agent.name].contains(&&service.name),
-            RegistrySpec::Existing(_) => false,
-        };
-        if own || self.balancers.contains_key(&service.name) {
+        // Neither the registry itself nor a balancer is what it leads to.
+        if self.balancers.contains_key(&service.name) {
             return None;
+        }
+        match fleet.registry.as_ref()? {
+            RegistrySpec::Managed(m) => {
+                let own = [&m.servers.name, &m.agent.name].contains(&&service.name);
+                if own || !service.spec.networks.contains(&m.network) {
+                    return None;
+                }
+            }
+            RegistrySpec::Existing(_) => {}
         }
         let port = service.spec.ports.iter().find(|p| p.protocol == Protocol::Tcp)?;
         let reachable = fleet.hosts.len() == 1 || port.publish.is_some();

@@ -62,7 +62,7 @@ async fn request(
     path: &str,
     headers: &[(&str, &str)],
 ) -> Result<Answer, String> {
-    let headers: String = headers.iter().map(|(k, v)| format!("{k}: {v}\r\n")).collect();
+    let headers = headers.iter().fold(String::new(), |all, (k, v)| all + k + ": " + v + "\r\n");
     let text = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n");
     connection.write_all(text.as_bytes()).await.map_err(|e| format!("send: {e}"))?;
     let answer = tokio::time::timeout(LIMIT, read(connection)).await;

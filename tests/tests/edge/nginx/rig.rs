@@ -308,10 +308,8 @@ impl Edge {
                 self.agent.bell.rung().await;
             }
         };
-        match tokio::time::timeout(LIMIT, wait).await {
-            Ok(view) => view,
-            Err(_) => panic!("never: {what}; {:?}", self.view()),
-        }
+        let view = tokio::time::timeout(LIMIT, wait).await;
+        view.unwrap_or_else(|_| panic!("never: {what}; {:?}", self.view()))
     }
 
     /// What a shell command in the balancer's container says.
