@@ -274,4 +274,8 @@ pub struct VirtualIp {
     /// The VRRP router id, 1 to 255, unique in the network.
     #[schemars(range(min = 1, max = 255))]
     pub router_id: u8,
+    /// The image that keepalived runs in, with `bash`: one container on every host that may run the balancer, in the
+    /// host's own network.
+    #[schemars(schema_with = "text::image")]
+    pub image: String,
 }

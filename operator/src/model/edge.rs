@@ -175,6 +175,8 @@ pub struct Balancer {
     pub fragments: Fragments,
     /// Whether requests are logged.
     pub access_log: bool,
+    /// keepalived, which moves an address between the hosts: one container on each that may run the balancer.
+    pub virtual_ip: Option<Arc<Service>>,
 }
 
 /// A route as a service's document says it, before anybody knows whether its balancer has such a listener.

@@ -1,6 +1,7 @@
 //! A balancer's document: a workload like any other, and where it takes traffic.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,11 +9,11 @@ use evenkeel_crds as api;
 
 use super::form;
 use super::lower::{Lowering, lower_placement};
-use crate::edge::{self, Boot};
+use crate::edge::{self, Boot, keepalived};
 use crate::model::{
-    ACCESS_LOG, Amount, Balancer, BalancerKind, Certificate, Exposure, FleetName, Fragments,
-    InstanceSpec, Keep, Listener, ListenerProtocol, Mount, MountSource, OnFailure, Port, Probe,
-    ProbeKind, Protocol, Resources, Rollout, Service, ServiceName, SpecHash, Termination,
+    ACCESS_LOG, Amount, Balancer, BalancerKind, Certificate, Exposure, File, FleetName, Fragments,
+    InstanceSpec, Keep, Listener, ListenerProtocol, Mount, MountSource, OnFailure, Placement, Port,
+    Probe, ProbeKind, Protocol, Resources, Rollout, Service, ServiceName, SpecHash, Termination,
 };
 
 /// How a balancer's containers change: one at a time, and never two on the same published port.
@@ -25,6 +26,8 @@ const ROLLOUT: Rollout = Rollout {
 };
 /// How long a balancer may finish what it has accepted.
 const GRACE: Duration = Duration::from_secs(30);
+/// Where keepalived reads what it is to do.
+const KEEPALIVED: &str = "/etc/evenkeel/keepalived.conf";
 /// How long a silent host's balancers are waited for.
 const REPLACE_AFTER: Duration = Duration::from_secs(20);
 
@@ -42,7 +45,7 @@ impl Lowering<'_> {
             replicas,
             listeners,
             access_log,
-            virtual_ip: _, // refused; see `unsupported`
+            virtual_ip,
             networks,
             placement,
         } = spec;
@@ -78,6 +81,7 @@ impl Lowering<'_> {
             .collect();
         let Boot { command, args, files, stop_signal } = edge::boot(kind);
         let asked = listeners.first().map_or(0, |l| l.port);
+        let published_first = listeners.first().map_or(0, api::Listener::first_host_port);
         let listeners = self.listeners(listeners);
         let networks = self.networks(networks);
         let access_log = !mounts.is_empty();
@@ -123,7 +127,72 @@ impl Lowering<'_> {
             exposure: Exposure::default(),
             document,
         };
-        Some(Balancer { service: Arc::new(service), kind, listeners, fragments, access_log })
+        let virtual_ip = virtual_ip
+            .and_then(|vip| self.virtual_ip(&service, vip, published_first))
+            .map(Arc::new);
+        let service = Arc::new(service);
+        Some(Balancer { service, kind, listeners, fragments, access_log, virtual_ip })
+    }
+
+    /// keepalived beside a balancer. How many there are is known with the fleet.
+    fn virtual_ip(
+        &mut self,
+        balancer: &Service,
+        vip: api::VirtualIp,
+        port: u16,
+    ) -> Option<Service> {
+        let api::VirtualIp { address, interface, router_id, image } = vip;
+        let at = "spec.virtualIp";
+        self.judge(&format!("{at}.image"), form::image(&image));
+        let name = ServiceName::new(&format!("{}-vip", balancer.name))
+            .map_err(|e| self.flaw("metadata.name", e))
+            .ok()?;
+        let parsed = address.split_once('/').and_then(|(ip, length)| {
+            let (ip, length) = (ip.parse::<IpAddr>().ok()?, length.parse::<u8>().ok()?);
+            (length <= if ip.is_ipv4() { 32 } else { 128 }).then_some((ip, length))
+        });
+        let Some((ip, length)) = parsed else {
+            self.flaw(
+                &format!("{at}.address"),
+                format!("{address} is no address with the length of its network"),
+            );
+            return None;
+        };
+        let facts = keepalived::VirtualAddress {
+            address: ip,
+            length,
+            interface,
+            router_id,
+            // The same everywhere: who has it keeps it, and of several that begin the highest address wins.
+            priority: 100,
+            port,
+            peers: None,
+            interval: Duration::from_secs(1),
+        };
+        let config = keepalived::render(&facts).map_err(|e| self.flaw(at, e)).ok()?;
+        let spec = InstanceSpec {
+            image,
+            command: Some(vec!["keepalived".into()]),
+            args: Some(["-n", "-l", "-f", KEEPALIVED].map(str::to_owned).into()),
+            networks: vec!["host".into()],
+            files: vec![File {
+                path: KEEPALIVED.into(),
+                content: config.into_bytes(),
+                mode: 0o644,
+            }],
+            capabilities: ["NET_ADMIN", "NET_BROADCAST", "NET_RAW"].map(str::to_owned).into(),
+            ..InstanceSpec::default()
+        };
+        Some(Service {
+            name,
+            replicas: 0,
+            hash: SpecHash::of(self.owner, &spec),
+            spec: Arc::new(spec),
+            probe: None,
+            placement: Placement { max_per_host: Some(1), ..balancer.placement.clone() },
+            termination: Termination { drain: Duration::ZERO, ..Termination::default() },
+            ..balancer.clone()
+        })
     }
 
     fn listeners(&mut self, listeners: Vec<api::Listener>) -> Vec<Listener> {

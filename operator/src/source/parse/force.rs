@@ -10,7 +10,7 @@ use super::applied::{Applied, Document};
 use super::document::{Id, Meaning, Object, Ready, restore};
 use super::node::{Flaw, Pos, meant};
 use super::ports::{self, Claim};
-use super::{Context, form, lower, problem, routes};
+use super::{Context, form, implied, lower, problem, routes};
 use crate::model::{
     Balancer, Endpoint, Fleet, FleetName, HOST_LABEL, HostSpec, Port, Problem, RegistrySpec,
     RouteSpec, Routing, Service, ServiceName,
@@ -309,7 +309,7 @@ impl<'a> Force<'a> {
         for round in 0..=ROUNDS {
             let mut services: BTreeMap<ServiceName, Arc<Service>> =
                 self.services().into_iter().map(|(_, s, _)| (s.name.clone(), s)).collect();
-            for implied in fleets.values().flat_map(|fleet| implied(fleet)) {
+            for implied in fleets.values().flat_map(|fleet| implied::consul(fleet)) {
                 services.entry(implied.name.clone()).or_insert(implied);
             }
             let mut told: BTreeSet<(ServiceName, usize)> = BTreeSet::new();
@@ -449,21 +449,16 @@ impl<'a> Force<'a> {
                 out.services.insert(name, service);
             }
         }
-        for fleet in out.fleets.values() {
-            for service in implied(fleet) {
-                let name = service.name.clone();
-                if let Some(taken) = told.get(&name) {
-                    let message = format!(
-                        "metadata.name: {name} is what the Consul of the fleet {} is called",
-                        fleet.name
-                    );
-                    let flaw = Flaw::new(taken.root.locate("metadata.name"), message)
-                        .hint("rename the service");
-                    out.problems.push(problem(&taken.path, Some(&taken.id), flaw));
-                    out.held.insert(name.clone());
-                }
-                out.services.insert(name, service);
+        for (what, service) in implied::all(&out.fleets, &balancers) {
+            let name = service.name.clone();
+            if let Some(taken) = told.get(&name) {
+                let message = format!("metadata.name: {name} is what {what} is called");
+                let flaw = Flaw::new(taken.root.locate("metadata.name"), message)
+                    .hint("rename the service");
+                out.problems.push(problem(&taken.path, Some(&taken.id), flaw));
+                out.held.insert(name.clone());
             }
+            out.services.insert(name, service);
         }
         out.route(&balancers, &told, self.ctx);
         out
@@ -505,14 +500,6 @@ impl InForce {
         }
         self.services = resolved.services;
         self.routings = resolved.routings;
-    }
-}
-
-/// Services that a fleet brings along.
-fn implied(fleet: &Fleet) -> Vec<Arc<Service>> {
-    match &fleet.registry {
-        Some(RegistrySpec::Managed(m)) => vec![Arc::clone(&m.servers), Arc::clone(&m.agent)],
-        Some(RegistrySpec::Existing(_)) | None => Vec::new(),
     }
 }
 

@@ -13,6 +13,7 @@ mod balancer;
 mod document;
 mod force;
 mod form;
+mod implied;
 mod lower;
 mod node;
 mod ports;
