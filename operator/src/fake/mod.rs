@@ -296,7 +296,7 @@ impl Sim {
 
     /// Puts a balancer in front of services: containers of the service `balancer`, which must be put too.
     pub fn balance(&mut self, balancer: &Service, services: &[Service]) {
-        let pools = services.iter().flat_map(|s| make::pools(s));
+        let pools = services.iter().flat_map(make::pools);
         let routing = Routing {
             kind: BalancerKind::Haproxy,
             listeners: Vec::new(),

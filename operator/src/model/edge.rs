@@ -248,6 +248,9 @@ pub struct Table {
     /// False while a host has not answered since the agent began: servers in force that are not in here may be its
     /// instances, and stay as they are.
     pub complete: bool,
+    /// While the removal of a service is in doubt its routes stay too: a balancer that has a structure in force keeps
+    /// that, with whoever is in pools that are not in here. Servers of the pools in here go on changing.
+    pub held: bool,
 }
 
 impl Table {

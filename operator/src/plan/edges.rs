@@ -11,7 +11,7 @@ use super::Input;
 use crate::model::{
     Edges, Fleet, HostName, HostSpec, HostView, Instance, InstanceId, Order, Plan, Pool, PoolName,
     Registration, Registrations, RegistrySpec, Routing, Seen, Server, Service, ServiceName, State,
-    Step, Table, Target, Traffic, meeting_network,
+    Step, Table, Target, Traffic, Why, meeting_network,
 };
 
 /// The tables of every running balancer, and what the registry should have.
@@ -26,13 +26,16 @@ pub(super) fn edges(input: &Input<'_>, plan: &Plan) -> Edges {
         .keys()
         .filter(|name| world.hosts.get(*name).is_none_or(|v| matches!(v.seen, Seen::Never { .. })))
         .collect();
+    let held = plan.waiting.iter().any(|w| {
+        matches!(w.why, Why::PruneInDoubt { .. } | Why::PruneEmpty { .. } | Why::PruneBudget { .. })
+    });
     let ground = Ground { input, intents: &intents, members: members(input) };
     let mut tables: BTreeMap<&ServiceName, Arc<Table>> = BTreeMap::new();
     for (name, routing) in &desired.routings {
         let Some(balancer) = desired.services.get(name).filter(|s| s.fleet == fleet.name) else {
             continue;
         };
-        let table = ground.table(routing, balancer, unseen.is_empty());
+        let table = Table { held, ..ground.table(routing, balancer, unseen.is_empty()) };
         tables.insert(name, Arc::new(table));
     }
     let mut orders = BTreeMap::new();
@@ -158,7 +161,7 @@ impl Ground<'_, '_> {
             members.into_iter().flatten().any(|(_, _, i)| i.traffic == Traffic::Unknown)
         };
         let complete = complete && !routing.pools.keys().any(unknown);
-        Table { routing: routing.clone(), servers, complete }
+        Table { routing: routing.clone(), servers, complete, held: false }
     }
 
     fn servers(&self, pool: &Pool, balancer: &Service) -> Vec<Server> {

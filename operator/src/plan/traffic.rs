@@ -98,7 +98,7 @@ fn witnesses<'w>(
                 // It has no table yet, so that it takes no requests.
                 Some((Seen::Now, false)) => {}
                 Some((Seen::Now, true)) => {
-                    out.push(Witness { service, view: its.map(Arc::as_ref) })
+                    out.push(Witness { service, view: its.map(Arc::as_ref) });
                 }
                 Some((Seen::Never { .. } | Seen::Silent { .. }, _)) | None if fresh || sick => {}
                 Some((Seen::Never { .. } | Seen::Silent { .. }, _)) | None => {

@@ -127,7 +127,6 @@ impl On<'_> {
                 other => other?,
             }
         }
-        if !it.spec.files.is_empty() {}
         if !it.spec.files.is_empty() {
             super::container::upload(&self.engine, id, &it.spec.files).await?;
         }

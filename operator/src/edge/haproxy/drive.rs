@@ -98,6 +98,8 @@ struct Driver {
     /// What the file has, as far as this agent wrote it, and when it is to follow.
     filed: Option<String>,
     file_at: Option<Instant>,
+    /// The structure in force is to stay.
+    held: bool,
 }
 
 impl Driver {
@@ -117,6 +119,7 @@ impl Driver {
             requests_before: 0,
             filed: None,
             file_at: None,
+            held: false,
         }
     }
 
@@ -161,7 +164,8 @@ impl Driver {
             (false, _) => SELDOM,
         };
         let next = Instant::now() + next;
-        let woken = [self.file_at, self.count_at, self.next_attempt()].into_iter().flatten().min();
+        let beside = [self.file_at, self.count_at].into_iter().filter(|_| !self.held);
+        let woken = beside.chain([self.next_attempt()]).flatten().min();
         let done = tokio::select! {
             changed = self.link.orders.changed() => {
                 self.ordered = Instant::now();
@@ -209,7 +213,7 @@ impl Driver {
 
     /// When a job or a reload that had to wait may begin.
     fn next_attempt(&self) -> Option<Instant> {
-        let (_, verdict, again) = self.verdict.as_ref()?;
+        let (_, verdict, again) = self.verdict.as_ref().filter(|_| !self.held)?;
         match verdict {
             Verdict::Taken { digest, .. } if *digest != self.in_force.digest => {
                 self.reload_at().filter(|_| self.old_workers <= MOST_OLD_WORKERS)
@@ -239,6 +243,11 @@ impl Driver {
         table: &Table,
     ) -> Result<Option<Runtime>, String> {
         self.follow(runtime, table).await?;
+        self.held = table.held && self.in_force.listening();
+        if self.held {
+            self.tell(table);
+            return Ok(None);
+        }
         let structure = self.structure(table);
         let mut new = None;
         if let Some((digest, left_out)) = self.approved(&structure) {

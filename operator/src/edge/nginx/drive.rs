@@ -99,11 +99,16 @@ impl Driver {
         self.look(&mut shell, link).await?;
         loop {
             let table = link.orders.borrow_and_update().clone();
-            let in_force = self.sight.in_force.iter().flat_map(|facts| &facts.servers);
-            let table = table.keeping(in_force.map(|((pool, at), t)| (pool.clone(), *at, *t)));
+            let held = table.held && self.sight.view(&table).listening;
+            let table = self.kept(&table, held);
             // Until it is done, less is in force as ordered than was a moment ago.
             self.tell(link);
-            let wait = self.due(&table, link.clock.now());
+            let wait = if held && self.of.is_none() {
+                // Every change is a reload, and what the one in force was made of is not known any more.
+                None
+            } else {
+                self.due(&table, link.clock.now())
+            };
             if wait == Some(Duration::ZERO) {
                 self.apply(link, &mut shell, &table).await?;
                 self.tell(link);
@@ -119,6 +124,19 @@ impl Driver {
                 }
             }
         }
+    }
+
+    /// The table, with whoever must stay though it does not list them; by the routing in force where that must stay.
+    fn kept(&self, table: &Arc<Table>, held: bool) -> Arc<Table> {
+        let in_force = self.sight.in_force.iter().flat_map(|facts| &facts.servers);
+        let in_force = in_force.map(|((pool, at), target)| (pool.clone(), *at, *target));
+        let Some(of) = self.of.as_ref().filter(|of| held && **of != table.routing) else {
+            return table.keeping(in_force);
+        };
+        let unlisted = in_force
+            .filter(|(pool, ..)| !table.complete || !table.routing.pools.contains_key(pool));
+        let table = Table { routing: of.clone(), complete: false, ..(**table).clone() };
+        Arc::new(table).keeping(unlisted)
     }
 
     fn tell(&self, link: &Link) {

@@ -213,6 +213,7 @@ pub(super) fn pass() -> PassReport {
         in_flight: vec![],
         balancers: [].into(),
         registry: None,
+        voters: None,
     };
     let wait = |subject, why, until| Waiting { subject, why, until };
     let plan = Plan {

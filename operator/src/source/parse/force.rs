@@ -12,7 +12,7 @@ use super::node::{Flaw, Pos, meant};
 use super::ports::{self, Claim};
 use super::{Context, form, implied, lower, problem, routes};
 use crate::model::{
-    Balancer, Endpoint, Fleet, FleetName, HOST_LABEL, HostSpec, Port, Problem, RegistrySpec,
+    Balancer, Endpoint, Fleet, FleetName, HOST_LABEL, HostSpec, Port, Problem,
     RouteSpec, Routing, Service, ServiceName,
 };
 

@@ -71,13 +71,10 @@ impl Lowering<'_> {
         let image = image.unwrap_or_else(|| IMAGE.to_owned());
         self.judge(&format!("{at}.image"), form::image(&image));
         let named = |what: &str| ServiceName::new(&format!("{fleet}-{what}"));
-        let (servers, agent) = match (named("consul"), named("consul-agent")) {
-            (Ok(servers), Ok(agent)) => (servers, agent),
-            (Err(_), _) | (_, Err(_)) => {
-                let why = "the fleet's name is too long: its Consul is called after it";
-                self.flaw("metadata.name", why);
-                return None;
-            }
+        let (Ok(servers), Ok(agent)) = (named("consul"), named("consul-agent")) else {
+            let why = "the fleet's name is too long: its Consul is called after it";
+            self.flaw("metadata.name", why);
+            return None;
         };
         // Three find each other whatever their number is to be: more join them, and changing it restarts nobody.
         let expect = if count < 3 { 1 } else { 3 };
