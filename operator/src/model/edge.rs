@@ -266,7 +266,7 @@ impl Table {
         for (pool, address, target) in in_force {
             let servers = table.servers.entry(pool).or_default();
             if servers.iter().all(|s| s.address != address) {
-                let (instance, name) = (InstanceId("".into()), "".into());
+                let (instance, name) = (InstanceId("".into()), "kept".into());
                 servers.push(Server { instance, name, slot: Slot(0), address, target });
             }
         }

@@ -11,7 +11,7 @@ use super::Input;
 use crate::model::{
     Edges, Fleet, HostName, HostSpec, HostView, Instance, InstanceId, Order, Plan, Pool, PoolName,
     Registration, Registrations, RegistrySpec, Routing, Seen, Server, Service, ServiceName, State,
-    Step, Table, Target, Traffic, Why, meeting_network,
+    Step, Table, Target, Time, Traffic, Why, meeting_network,
 };
 
 /// The tables of every running balancer, and what the registry should have.
@@ -21,10 +21,17 @@ pub(super) fn edges(input: &Input<'_>, plan: &Plan) -> Edges {
         return Edges::default();
     }
     let intents = intents(input, plan);
+    // Like everything else, a host that never answers is waited for as long as the most patient service says.
+    let ours = desired.services.values().filter(|s| s.routed && s.fleet == fleet.name);
+    let longest = ours.map(|s| s.replace_after).max().unwrap_or_default();
+    let patience = |since: Time| input.now.since(since) < longest;
     let unseen: BTreeSet<&HostName> = fleet
         .hosts
         .keys()
-        .filter(|name| world.hosts.get(*name).is_none_or(|v| matches!(v.seen, Seen::Never { .. })))
+        .filter(|name| {
+            let view = world.hosts.get(*name);
+            view.is_none_or(|v| matches!(v.seen, Seen::Never { since } if patience(since)))
+        })
         .collect();
     let held = plan.waiting.iter().any(|w| {
         matches!(w.why, Why::PruneInDoubt { .. } | Why::PruneEmpty { .. } | Why::PruneBudget { .. })

@@ -26,6 +26,8 @@ use super::wire::{Inspect, Summary};
 
 /// A host that said nothing for so long is asked whether it is there, and has as long to answer.
 const QUIET: Duration = Duration::from_secs(5);
+/// How long a host may take to answer for one of its instances that failed a check.
+const PING: Duration = Duration::from_secs(2);
 /// Everything is listed again so often, in case an event never came.
 const RELIST: Duration = Duration::from_secs(60);
 /// Changes of foreign containers are looked at together after so long.
@@ -369,6 +371,12 @@ impl Probes {
     }
 }
 
+/// Whether the host's engine answers now.
+async fn answers(host: &Host) -> bool {
+    let Some(engine) = host.engine() else { return false };
+    limited(PING, engine.docker.ping()).await.is_ok()
+}
+
 /// Probes one run of one instance for as long as it lasts.
 async fn watch(host: Arc<Host>, target: Target) {
     let starting = || host.read(|live| live.ours(&target.id).is_some_and(|o| o.verdict.is_open()));
@@ -377,7 +385,10 @@ async fn watch(host: Arc<Host>, target: Target) {
     loop {
         tokio::time::sleep(probe::pause(&target, was_starting, n)).await;
         let ok = probe::ask(&target).await;
-        host.change(|live, now| live.probed(&target, ok, now));
+        // A failure counts only where the host itself answers: cut off from it, nobody can tell who is sick there.
+        if ok || answers(&host).await {
+            host.change(|live, now| live.probed(&target, ok, now));
+        }
         was_starting = starting();
         n = n.saturating_add(1);
     }

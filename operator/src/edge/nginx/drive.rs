@@ -26,6 +26,8 @@ const CONFIRM: Duration = Duration::from_millis(10);
 const CONFIRM_WITHIN: Duration = Duration::from_secs(10);
 /// The most things left out of one configuration before it is given up.
 const MOST_TRIES: usize = 20;
+/// How long a table that does not list everybody waits for one that does.
+const HESITATE: Duration = Duration::from_secs(2);
 /// Between two tries of what nginx does not take.
 const TRY_AGAIN: Duration = Duration::from_secs(30);
 /// Between two tries to reach the container: the first, and the longest.
@@ -65,6 +67,8 @@ struct Driver {
     last_reload: Option<Time>,
     /// Certificates that are in the container.
     put: BTreeSet<String>,
+    /// Since when the tables do not list everybody.
+    incomplete: Option<tokio::time::Instant>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -83,6 +87,7 @@ impl Driver {
             done: None,
             last_reload: None,
             put: BTreeSet::new(),
+            incomplete: None,
         }
     }
 
@@ -107,7 +112,7 @@ impl Driver {
                 // Every change is a reload, and what the one in force was made of is not known any more.
                 None
             } else {
-                self.due(&table, link.clock.now())
+                self.due(&table, link.clock.now()).map(|wait| wait.max(self.hesitation(&table)))
             };
             if wait == Some(Duration::ZERO) {
                 self.apply(link, &mut shell, &table).await?;
@@ -124,6 +129,16 @@ impl Driver {
                 }
             }
         }
+    }
+
+    /// An agent that has just begun knows more in a moment, and then mostly that nothing is to be done.
+    fn hesitation(&mut self, table: &Table) -> Duration {
+        if table.complete || !self.sight.view(table).listening {
+            self.incomplete = None;
+            return Duration::ZERO;
+        }
+        let since = *self.incomplete.get_or_insert_with(tokio::time::Instant::now);
+        HESITATE.saturating_sub(since.elapsed())
     }
 
     /// The table, with whoever must stay though it does not list them; by the routing in force where that must stay.

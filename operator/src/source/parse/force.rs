@@ -12,8 +12,8 @@ use super::node::{Flaw, Pos, meant};
 use super::ports::{self, Claim};
 use super::{Context, form, implied, lower, problem, routes};
 use crate::model::{
-    Balancer, Endpoint, Fleet, FleetName, HOST_LABEL, HostSpec, Port, Problem,
-    RouteSpec, Routing, Service, ServiceName,
+    Balancer, Endpoint, Fleet, FleetName, HOST_LABEL, HostSpec, Port, Problem, RouteSpec, Routing,
+    Service, ServiceName,
 };
 
 /// Rounds in which a service that falls back to its last good document takes ports from another.
