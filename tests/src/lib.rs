@@ -12,4 +12,5 @@ pub mod balancer;
 pub mod conformance;
 pub mod container;
 pub mod docker;
+pub mod load;
 pub mod proxy;
