@@ -14,3 +14,4 @@ pub mod container;
 pub mod docker;
 pub mod load;
 pub mod proxy;
+pub mod traffic;
