@@ -72,8 +72,8 @@ impl Front {
     pub async fn addresses(&self, bed: &Bed) -> BTreeMap<String, SocketAddr> {
         // Not the loopback: what goes there goes through a process of the engine, which takes connections for
         // containers that are gone. From anywhere else it is the kernel that leads them.
-        let bridge = bed.docker.inspect_network("bridge", None).await.unwrap();
-        let config = bridge.ipam.and_then(|i| i.config).unwrap_or_default();
+        let network = bed.docker.inspect_network(&self.network, None).await.unwrap();
+        let config = network.ipam.and_then(|i| i.config).unwrap_or_default();
         let gateway = config.into_iter().find_map(|c| c.gateway?.parse().ok()).unwrap();
         let at = |n: u32| {
             let port = self.publish + u16::try_from(n).unwrap() - 1;
@@ -148,20 +148,29 @@ impl fmt::Display for Stage {
 
 /// An installation with an agent, balancers, a service of four and clients.
 pub struct Show {
+    /// The clients.
+    pub load: Load,
+    /// The agent, which ends before its directory does.
+    pub agent: Agent,
     /// The installation.
     pub bed: Bed,
     /// The balancers.
     pub front: Front,
     /// The service.
     pub web: Service,
-    /// The agent.
-    pub agent: Agent,
-    /// The clients.
-    pub load: Load,
     /// Requests that a stage has at least.
     pub least: usize,
     commit: String,
-    tag: Option<String>,
+    tag: Option<Tag>,
+}
+
+/// A name of an image that is taken away again.
+struct Tag(String);
+
+impl Drop for Tag {
+    fn drop(&mut self) {
+        let _ = Command::new("docker").args(["rmi", "--force", &self.0]).output();
+    }
 }
 
 impl Show {
@@ -303,7 +312,7 @@ impl Show {
         let tag = format!("evenkeel/balancers:{}-{}", self.bed.owner, serial());
         docker(&["tag", BALANCERS, &tag]);
         self.front.image.clone_from(&tag);
-        self.tag = Some(tag);
+        self.tag = Some(Tag(tag));
         self.commit();
         self.replaced(&edge, &before).await;
         self.end_stage("balancers rolled", begun).await
@@ -337,15 +346,9 @@ impl Show {
     /// The end of every scenario: nothing is left to do, and what the clients still had under way went well.
     pub async fn end(mut self) {
         self.settled().await;
-        let Self { bed, agent, load, tag, .. } = self;
-        let rest = load.end().await;
+        let rest = self.load.end().await;
         assert!(rest.failures.is_empty(), "at the end: {rest}");
-        bed.nothing_left();
-        drop(agent);
-        drop(bed);
-        if let Some(tag) = tag {
-            docker(&["rmi", &tag]);
-        }
+        self.bed.nothing_left();
     }
 }
 
