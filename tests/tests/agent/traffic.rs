@@ -1,6 +1,10 @@
 //! Clients that keep asking through real balancers while the agent changes everything behind and before them.
 
-use evenkeel_tests::traffic::{Provider, Show, Stage};
+use std::net::SocketAddr;
+
+use evenkeel_tests::agent::{Bed, LONG, until, waits};
+use evenkeel_tests::load::get;
+use evenkeel_tests::traffic::{Front, HOST, Provider, Show, Stage};
 
 /// Requests a second, and of each stage at least.
 const RATE: u32 = 200;
@@ -46,4 +50,84 @@ async fn nginx_loses_no_request_whatever_happens() {
     well(&show.restart().await, false);
     well(&show.roll_balancers().await, true);
     show.end().await;
+}
+
+/// The service whose instance answers, or the status.
+async fn who(at: SocketAddr, host: &str, path: &str) -> String {
+    match get(at, host, path).await {
+        Ok(answer) if answer.status == 200 => {
+            let said: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+            said["service"].as_str().unwrap().to_owned()
+        }
+        Ok(answer) => answer.status.to_string(),
+        Err(kind) => kind.to_string(),
+    }
+}
+
+async fn by_host_and_path(provider: Provider) {
+    let bed = Bed::new().await;
+    let front = Front::new(&bed, provider, 1);
+    let named = |short: &str| bed.service(short, 1).env("SERVICE", short);
+    let web = front.routed(&named("web"), HOST, "/");
+    let api = front.routed(&named("api"), HOST, "/api");
+    bed.repo.write("edge.yaml", front.to_string());
+    bed.repo.put(&web);
+    let commit = bed.repo.put(&api);
+    let mut agent = bed.agent();
+    agent.settled(&front.service(&bed), &commit).await;
+    for service in [&web, &api] {
+        agent.settled(service, &commit).await;
+    }
+    let at = front.addresses(&bed).await["1"];
+    let before = (bed.ids(&web).await, bed.ids(&api).await, bed.ids(&front.service(&bed)).await);
+    let as_said = async || {
+        for (host, path, want) in [
+            (HOST, "/", "web"),
+            (HOST, "/apis", "web"),
+            (HOST, "/api", "api"),
+            (HOST, "/api/v1?q=1", "api"),
+            ("WEB-test:80", "/", "web"),
+            ("elsewhere", "/", "404"),
+            ("127.0.0.1", "/api", "404"),
+        ] {
+            assert_eq!(who(at, host, path).await, want, "{provider}: {host}{path}");
+        }
+    };
+    as_said().await;
+
+    // Whoever comes later and wants the same is left out and told so, though his name comes first.
+    let thief = front.routed(&named("a-thief"), HOST, "/api");
+    let commit = bed.repo.put(&thief);
+    agent.planned(&commit).await;
+    let status = agent.until("it is left out", |s| waits(s).contains("is taken by")).await;
+    let said = waits(&status);
+    let line = said.lines().find(|l| l.contains("is taken by")).unwrap();
+    assert!(line.contains(&thief.name) && line.contains(&api.name), "{line}");
+    assert!(line.contains("/api") && line.contains("http"), "{line}");
+    until("it runs all the same", LONG, async || (bed.of(&thief).await.len() == 1).then_some(()))
+        .await;
+    as_said().await;
+    assert!(waits(&status).lines().all(|l| !l.starts_with(&format!("service {}:", api.name))));
+
+    // When the first gives it up, the other has it.
+    let api = front.routed(&named("api"), "api-test", "/");
+    let commit = bed.repo.put(&api);
+    for service in [&api, &thief] {
+        agent.settled(service, &commit).await;
+    }
+    assert_eq!(who(at, HOST, "/api").await, "a-thief");
+    assert_eq!(who(at, "api-test", "/api").await, "api");
+    let after = (bed.ids(&web).await, bed.ids(&api).await, bed.ids(&front.service(&bed)).await);
+    assert_eq!(after, before, "a route restarts nobody");
+    bed.nothing_left();
+}
+
+#[tokio::test]
+async fn haproxy_leads_by_host_and_path_and_leaves_a_conflict_out() {
+    by_host_and_path(Provider::Haproxy).await;
+}
+
+#[tokio::test]
+async fn nginx_leads_by_host_and_path_and_leaves_a_conflict_out() {
+    by_host_and_path(Provider::Nginx).await;
 }
