@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
+use hmac::{KeyInit as _, Mac as _};
 use tokio::time::Instant;
 
 use crate::agent::{Agent, BROKEN, Bed, LONG, Seen, Service, TOY_2, find, until, waits};
@@ -17,6 +18,8 @@ use crate::load::{Load, Plan, Report};
 
 /// As desired for this long, a spec is one to come back to.
 const PROVEN: Duration = Duration::from_secs(11);
+/// The webhook's.
+const SECRET: &str = "rings";
 /// The host name that the clients ask for.
 pub const HOST: &str = "web-test";
 
@@ -182,7 +185,8 @@ impl Show {
         let web = front.routed(&web, HOST, "/");
         bed.repo.write("edge.yaml", front.to_string());
         let commit = bed.repo.put(&web);
-        let mut agent = bed.agent();
+        fs::write(bed.dir().join("secret"), SECRET).unwrap();
+        let mut agent = agent(&bed);
         agent.settled(&front.service(&bed), &commit).await;
         agent.settled(&web, &commit).await;
         let at = front.addresses(&bed).await.into_values().collect();
@@ -196,6 +200,16 @@ impl Show {
     pub fn commit(&mut self) {
         self.bed.repo.write("edge.yaml", self.front.to_string());
         self.commit = self.bed.repo.put(&self.web);
+    }
+
+    /// Tells the agent that there is a commit.
+    pub async fn ring(&self) {
+        let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
+        mac.update(b"{}");
+        let signature = format!("sha256={}", hex::encode(mac.finalize().into_bytes()));
+        let headers = [("X-Hub-Signature-256", &*signature)];
+        let (code, said) = self.agent.post("/webhook", &headers, "{}").await;
+        assert_eq!(code, 202, "{said}");
     }
 
     /// Waits until everything is as it was last asked for.
@@ -274,7 +288,7 @@ impl Show {
         let ids = self.bed.ids(&self.front.service(&self.bed)).await;
         self.agent.kill();
         self.load.more(2).await;
-        self.agent = self.bed.agent();
+        self.agent = agent(&self.bed);
         self.settled().await;
         // What would be done wrongly would be done now.
         self.load.more(3).await;
@@ -332,15 +346,19 @@ impl Show {
         assert_eq!(all, edge.replicas, "balancers that are available");
     }
 
-    /// The worker processes of each balancer, old ones too.
-    pub async fn workers(&self) -> BTreeMap<String, Vec<u32>> {
+    /// The first process of each balancer.
+    pub async fn masters(&self) -> BTreeMap<String, i64> {
         let mut all = BTreeMap::new();
         for (slot, id) in self.bed.ids(&self.front.service(&self.bed)).await {
             let found = self.bed.docker.inspect_container(&id, None).await.unwrap();
-            let pid = found.state.and_then(|s| s.pid).unwrap_or_default();
-            all.insert(slot, children(pid));
+            all.insert(slot, found.state.and_then(|s| s.pid).unwrap_or_default());
         }
         all
+    }
+
+    /// The worker processes of each balancer, old ones too.
+    pub async fn workers(&self) -> BTreeMap<String, Vec<u32>> {
+        self.masters().await.into_iter().map(|(slot, pid)| (slot, children(pid))).collect()
     }
 
     /// The end of every scenario: nothing is left to do, and what the clients still had under way went well.
@@ -350,6 +368,10 @@ impl Show {
         assert!(rest.failures.is_empty(), "at the end: {rest}");
         self.bed.nothing_left();
     }
+}
+
+fn agent(bed: &Bed) -> Agent {
+    bed.agent_with(&["--interval", "1s", "--webhook-secret-file", "secret"])
 }
 
 /// The processes that a process began and that still run.
