@@ -91,13 +91,13 @@ impl Connection {
         let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{close}\r\n");
         // A connection that was closed meanwhile may refuse the request and still hold an answer, such as a 408.
         let sent = self.stream.write_all(head.as_bytes()).await;
-        let mut heard = Vec::new();
+        let mut bytes = Vec::new();
         loop {
-            if let Some(answer) = parse(&heard) {
+            if let Some(answer) = parse(&bytes) {
                 return answer.map_err(|kind| Broken { kind, unheard: false });
             }
-            let unheard = heard.is_empty();
-            match self.stream.read_buf(&mut heard).await {
+            let unheard = bytes.is_empty();
+            match self.stream.read_buf(&mut bytes).await {
                 Ok(0) if unheard && sent.is_ok() => {
                     return Err(Broken { kind: Kind::Eof, unheard });
                 }
@@ -113,13 +113,13 @@ impl Connection {
 }
 
 /// An answer, once it is complete. Only what has a length is understood, which is all that is sent here.
-fn parse(heard: &[u8]) -> Option<Result<Answer, Kind>> {
-    let begins = heard.iter().zip(b"HTTP/1.").all(|(a, b)| a == b);
-    if !begins || heard.len() > LONGEST {
+fn parse(bytes: &[u8]) -> Option<Result<Answer, Kind>> {
+    let begins = bytes.iter().zip(b"HTTP/1.").all(|(a, b)| a == b);
+    if !begins || bytes.len() > LONGEST {
         return Some(Err(Kind::Garbled));
     }
-    let end = heard.windows(4).position(|w| w == b"\r\n\r\n")?;
-    let Ok(head) = std::str::from_utf8(&heard[..end]) else { return Some(Err(Kind::Garbled)) };
+    let end = bytes.windows(4).position(|w| w == b"\r\n\r\n")?;
+    let Ok(head) = std::str::from_utf8(&bytes[..end]) else { return Some(Err(Kind::Garbled)) };
     let mut lines = head.split("\r\n");
     let status = lines.next().and_then(|l| l.split(' ').nth(1)?.parse().ok());
     let fields: Vec<(String, &str)> = lines
@@ -129,7 +129,7 @@ fn parse(heard: &[u8]) -> Option<Result<Answer, Kind>> {
     let field = |name: &str| fields.iter().find(|(n, _)| n == name).map(|(_, v)| *v);
     let length = field("content-length").and_then(|v| v.parse::<usize>().ok());
     let (Some(status), Some(length)) = (status, length) else { return Some(Err(Kind::Garbled)) };
-    let body = &heard[end + 4..];
+    let body = &bytes[end + 4..];
     if body.len() > length {
         return Some(Err(Kind::Garbled));
     }

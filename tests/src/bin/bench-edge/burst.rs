@@ -20,6 +20,11 @@ struct Seen {
 }
 
 impl Seen {
+    fn look(&mut self, now: &[u32]) {
+        self.most = self.most.max(now.len());
+        self.all.extend(now);
+    }
+
     /// How many workers a generation has.
     fn generation(&self) -> usize {
         self.first.len().max(1)
@@ -48,11 +53,7 @@ pub(crate) async fn measure(quick: bool) {
             seen.push(its.clone());
             watch.spawn(async move {
                 loop {
-                    let now = children(master);
-                    let mut its = its.lock().unwrap();
-                    its.most = its.most.max(now.len());
-                    its.all.extend(now);
-                    drop(its);
+                    its.lock().unwrap().look(&children(master));
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
             });

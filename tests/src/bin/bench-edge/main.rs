@@ -78,14 +78,11 @@ async fn main() -> ExitCode {
     let quick = flags.iter().any(|f| f == "--quick");
     let mut terminate =
         tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
-    // On a task of its own, so that a panic in it ends in a failure; dropped, it sweeps what it made.
-    let mut task = tokio::task::JoinSet::new();
-    task.spawn(run(quick, rows));
+    // What is dropped in the middle, also by a panic, sweeps what it made.
     let fine = tokio::select! {
-        ended = task.join_next() => ended.is_some_and(|e| e.is_ok()),
+        () = run(quick, rows) => true,
         _ = tokio::signal::ctrl_c() => false,
         _ = terminate.recv() => false,
     };
-    task.shutdown().await;
     if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
