@@ -371,7 +371,8 @@ impl Show {
 }
 
 fn agent(bed: &Bed) -> Agent {
-    bed.agent_with(&["--interval", "1s", "--webhook-secret-file", "secret"])
+    let secret = bed.dir().join("secret");
+    bed.agent_with(&["--interval", "1s", "--webhook-secret-file", secret.to_str().unwrap()])
 }
 
 /// The processes that a process began and that still run.
