@@ -12,4 +12,6 @@ pub mod balancer;
 pub mod conformance;
 pub mod container;
 pub mod docker;
+pub mod load;
 pub mod proxy;
+pub mod traffic;

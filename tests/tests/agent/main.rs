@@ -5,6 +5,7 @@ mod change;
 mod heal;
 mod share;
 mod surface;
+mod traffic;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,0 +1,133 @@
+//! Clients that keep asking through real balancers while the agent changes everything behind and before them.
+
+use std::net::SocketAddr;
+
+use evenkeel_tests::agent::{Bed, LONG, until, waits};
+use evenkeel_tests::load::get;
+use evenkeel_tests::traffic::{Front, HOST, Provider, Show, Stage};
+
+/// Requests a second, and of each stage at least.
+const RATE: u32 = 200;
+const LEAST: usize = 1000;
+
+/// Not one request is lost; `detours`: some had to go to another balancer.
+fn well(stage: &Stage, detours: bool) {
+    eprintln!("{stage}");
+    let Stage { what, report, .. } = stage;
+    assert!(
+        report.failures.is_empty(),
+        "{stage}\n{:#?}",
+        &report.failures[..3.min(report.failures.len())]
+    );
+    assert!(report.requests() >= LEAST, "{stage}");
+    assert!(detours || report.elsewhere == 0, "{what}: nobody may be refused\n{stage}");
+    assert!(report.latency(0.5) < 100.0, "{stage}");
+    // Whoever answers, answers his share: nobody that is in is left out.
+    let spread = report.spread();
+    assert!(spread.len() >= 3 && spread.values().all(|n| *n > 0), "{what}: {spread:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn haproxy_loses_no_request_whatever_happens() {
+    let mut show = Show::begin(Provider::Haproxy, 2, RATE, LEAST).await;
+    well(&show.scale().await, false);
+    // More places were made for more servers; from here on there is room for everybody.
+    let before = show.workers().await;
+    well(&show.roll().await, false);
+    well(&show.rollback().await, false);
+    well(&show.restart().await, false);
+    assert_eq!(show.workers().await, before, "endpoints changed, and HAProxy was reloaded");
+    well(&show.kill().await, true);
+    well(&show.roll_balancers().await, true);
+    show.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nginx_loses_no_request_whatever_happens() {
+    let mut show = Show::begin(Provider::Nginx, 2, RATE, LEAST).await;
+    well(&show.scale().await, false);
+    well(&show.roll().await, false);
+    well(&show.restart().await, false);
+    well(&show.roll_balancers().await, true);
+    show.end().await;
+}
+
+/// The service whose instance answers, or the status.
+async fn who(at: SocketAddr, host: &str, path: &str) -> String {
+    match get(at, host, path).await {
+        Ok(answer) if answer.status == 200 => {
+            let said: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+            said["service"].as_str().unwrap().to_owned()
+        }
+        Ok(answer) => answer.status.to_string(),
+        Err(kind) => kind.to_string(),
+    }
+}
+
+async fn by_host_and_path(provider: Provider) {
+    let bed = Bed::new().await;
+    let front = Front::new(&bed, provider, 1);
+    let named = |short: &str| bed.service(short, 1).env("SERVICE", short);
+    let web = front.routed(&named("web"), HOST, "/");
+    let api = front.routed(&named("api"), HOST, "/api");
+    bed.repo.write("edge.yaml", front.to_string());
+    bed.repo.put(&web);
+    let commit = bed.repo.put(&api);
+    let mut agent = bed.agent();
+    agent.settled(&front.service(&bed), &commit).await;
+    for service in [&web, &api] {
+        agent.settled(service, &commit).await;
+    }
+    let at = front.addresses(&bed).await["1"];
+    let before = (bed.ids(&web).await, bed.ids(&api).await, bed.ids(&front.service(&bed)).await);
+    let as_said = async || {
+        for (host, path, want) in [
+            (HOST, "/", "web"),
+            (HOST, "/apis", "web"),
+            (HOST, "/api", "api"),
+            (HOST, "/api/v1?q=1", "api"),
+            ("WEB-test:80", "/", "web"),
+            ("elsewhere", "/", "404"),
+            ("127.0.0.1", "/api", "404"),
+        ] {
+            assert_eq!(who(at, host, path).await, want, "{provider}: {host}{path}");
+        }
+    };
+    as_said().await;
+
+    // Whoever comes later and wants the same is left out and told so, though his name comes first.
+    let thief = front.routed(&named("a-thief"), HOST, "/api");
+    let commit = bed.repo.put(&thief);
+    agent.planned(&commit).await;
+    let status = agent.until("it is left out", |s| waits(s).contains("is taken by")).await;
+    let said = waits(&status);
+    let line = said.lines().find(|l| l.contains("is taken by")).unwrap();
+    assert!(line.contains(&thief.name) && line.contains(&api.name), "{line}");
+    assert!(line.contains("/api") && line.contains("http"), "{line}");
+    until("it runs all the same", LONG, async || (bed.of(&thief).await.len() == 1).then_some(()))
+        .await;
+    as_said().await;
+    assert!(waits(&status).lines().all(|l| !l.starts_with(&format!("service {}:", api.name))));
+
+    // When the first gives it up, the other has it.
+    let api = front.routed(&named("api"), "api-test", "/");
+    let commit = bed.repo.put(&api);
+    for service in [&api, &thief] {
+        agent.settled(service, &commit).await;
+    }
+    assert_eq!(who(at, HOST, "/api").await, "a-thief");
+    assert_eq!(who(at, "api-test", "/api").await, "api");
+    let after = (bed.ids(&web).await, bed.ids(&api).await, bed.ids(&front.service(&bed)).await);
+    assert_eq!(after, before, "a route restarts nobody");
+    bed.nothing_left();
+}
+
+#[tokio::test]
+async fn haproxy_leads_by_host_and_path_and_leaves_a_conflict_out() {
+    by_host_and_path(Provider::Haproxy).await;
+}
+
+#[tokio::test]
+async fn nginx_leads_by_host_and_path_and_leaves_a_conflict_out() {
+    by_host_and_path(Provider::Nginx).await;
+}
