@@ -20,7 +20,7 @@ struct Witness<'w> {
 
 /// Fills in the traffic of every routed instance of the world.
 pub fn observe(fleet: &Fleet, desired: &Desired, world: &mut World, now: Time) {
-    if desired.routings.is_empty() && fleet.consul.is_none() {
+    if fleet.consul.is_none() && !desired.services.values().any(|s| s.routed) {
         return;
     }
     let witnesses = witnesses(fleet, desired, world, now);
@@ -170,6 +170,11 @@ impl Scene<'_> {
         instance: &Instance,
         said: &mut Said,
     ) {
+        // It runs, and nothing is known of it: whoever is in there must not leave unseen.
+        if !self.desired.routings.contains_key(balancer) {
+            said.unknown = true;
+            return;
+        }
         let Some(address) = self.address(balancer, pool, host, instance) else { return };
         for witness in self.witnesses.iter().filter(|w| w.service == balancer) {
             let Some(view) = witness.view else {

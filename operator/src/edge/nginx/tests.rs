@@ -94,7 +94,7 @@ fn table() -> Table {
         (name("cart"), vec![server("cart", 3, Target::Ready), server("cart", 4, Target::Ready)]),
         (name("db"), vec![server("db", 5, Target::Ready)]),
     ]);
-    Table { routing: Arc::new(routing), servers }
+    Table { routing: Arc::new(routing), servers, complete: true }
 }
 
 fn change(table: &mut Table, how: impl FnOnce(&mut Routing)) {
