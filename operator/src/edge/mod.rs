@@ -5,6 +5,7 @@
 //! smallest change that brings it there. What is reported is what is in force there, never what was last sent.
 
 pub mod balancers;
+pub mod certificate;
 pub mod consul;
 pub mod container;
 pub mod fleet;
@@ -57,6 +58,22 @@ pub fn boot(kind: BalancerKind) -> Boot {
     match kind {
         BalancerKind::Haproxy => haproxy::boot(),
         BalancerKind::Nginx => nginx::boot(),
+    }
+}
+
+/// A port inside the container that the program keeps for itself.
+pub fn own_port(kind: BalancerKind) -> u16 {
+    match kind {
+        BalancerKind::Haproxy => haproxy::PORT,
+        BalancerKind::Nginx => nginx::ASK_PORT,
+    }
+}
+
+/// Why the program cannot be told of such requests, whatever else it is told.
+pub fn unfit(kind: BalancerKind, host: Option<&str>, path: &str) -> Option<String> {
+    match kind {
+        BalancerKind::Haproxy => haproxy::unfit(host, path),
+        BalancerKind::Nginx => nginx::unfit(host, path),
     }
 }
 

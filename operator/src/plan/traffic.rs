@@ -20,7 +20,7 @@ struct Witness<'w> {
 
 /// Fills in the traffic of every routed instance of the world.
 pub fn observe(fleet: &Fleet, desired: &Desired, world: &mut World, now: Time) {
-    if desired.routings.is_empty() && fleet.registry.is_none() {
+    if fleet.registry.is_none() && !desired.services.values().any(|s| s.routed) {
         return;
     }
     let witnesses = witnesses(fleet, desired, world, now);
@@ -169,6 +169,9 @@ impl Scene<'_> {
                 }
             });
         }
+        if service.exposure.pools.is_empty() && service.exposure.registered.is_none() {
+            return None;
+        }
         let mut said = Said::default();
         for (balancer, pool) in &service.exposure.pools {
             self.ask_balancers(balancer, pool, host, instance, &mut said);
@@ -187,6 +190,11 @@ impl Scene<'_> {
         instance: &Instance,
         said: &mut Said,
     ) {
+        // It runs, and nothing is known of it: whoever is in there must not leave unseen.
+        if !self.desired.routings.contains_key(balancer) {
+            said.unknown = true;
+            return;
+        }
         let Some(address) = self.address(balancer, pool, host, instance) else { return };
         for witness in self.witnesses.iter().filter(|w| w.service == balancer) {
             let Some(view) = witness.view else {

@@ -25,7 +25,7 @@ const CANDIDATE: &str = "/etc/evenkeel/haproxy.candidate";
 /// Certificates, each under a name that has its digest: a file never changes, so that a candidate harms nobody.
 const CERTIFICATES: &str = "/etc/evenkeel/certificates";
 /// The runtime socket's port, on the container's own loopback.
-const PORT: u16 = 9099;
+pub(super) const PORT: u16 = 9099;
 /// The variable that says which structure is in force.
 const MARK: &str = "EVENKEEL_TABLE";
 /// Its value until the first table is in force.
@@ -47,6 +47,13 @@ pub fn boot() -> Boot {
         files: vec![File { path: CONFIG.into(), content: render::boot().into(), mode: 0o644 }],
         stop_signal: "SIGUSR1",
     }
+}
+
+/// Why a route's host or path cannot be configured, if so.
+pub(super) fn unfit(host: Option<&str>, path: &str) -> Option<String> {
+    host.and_then(|host| words::word("host", host).err())
+        .or_else(|| words::word("path", path).err())
+        .map(|why| why.replace("be configured", "be written for HAProxy"))
 }
 
 #[cfg(test)]

@@ -32,6 +32,11 @@ use super::{Boot, File};
 /// Where nginx reads its configuration.
 const CONFIG: &str = "/etc/evenkeel/nginx.conf";
 
+/// Why a route's host or path cannot be written, if so.
+pub(super) fn unfit(host: Option<&str>, path: &str) -> Option<String> {
+    token::unfit(host, path)
+}
+
 /// How an nginx begins: without a listener, whatever its routing is going to be.
 pub fn boot() -> Boot {
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();

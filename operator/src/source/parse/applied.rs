@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::document::Id;
+use crate::model::Secret;
 
 /// The version of the text's form.
 const VERSION: u32 = 1;
@@ -16,6 +17,11 @@ const VERSION: u32 = 1;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Applied {
     pub(super) objects: BTreeMap<String, Document>,
+    /// Which service has which requests: of two that ask for the same the one that had them keeps them.
+    pub(super) routes: BTreeMap<String, String>,
+    /// The certificates in force, by their file names, so that a renewal that went wrong changes nothing. In memory
+    /// only: no secret's value is ever kept.
+    pub(super) certificates: BTreeMap<String, Secret>,
     pub(super) foreign: usize,
 }
 
@@ -49,6 +55,8 @@ struct Form {
     foreign: usize,
     #[serde(default)]
     objects: BTreeMap<String, Document>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    routes: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -59,7 +67,13 @@ struct Versioned {
 impl Applied {
     /// The text to keep; the same for the same content.
     pub fn to_json(&self) -> String {
-        let form = Form { version: VERSION, foreign: self.foreign, objects: self.objects.clone() };
+        let Self { objects, routes, certificates: _, foreign } = self;
+        let form = Form {
+            version: VERSION,
+            foreign: *foreign,
+            objects: objects.clone(),
+            routes: routes.clone(),
+        };
         serde_json::to_string(&form).unwrap_or_default() // strings and numbers always serialise
     }
 
@@ -72,12 +86,12 @@ impl Applied {
         if version != VERSION {
             return Err(AppliedError::Version(version));
         }
-        let Form { version: _, foreign, objects } =
+        let Form { version: _, foreign, objects, routes } =
             serde_json::from_str(text).map_err(AppliedError::Damaged)?;
         if let Some(bad) = objects.keys().find(|key| Id::read(key).is_none()) {
             return Err(AppliedError::Name(bad.chars().take(60).collect()));
         }
-        Ok(Self { objects, foreign })
+        Ok(Self { objects, routes, certificates: BTreeMap::new(), foreign })
     }
 
     /// The objects in force, as `Kind/name`, with the file that each came from.

@@ -13,7 +13,8 @@ use crate::edge::{self, Boot, keepalived};
 use crate::model::{
     ACCESS_LOG, Amount, Balancer, BalancerKind, Certificate, Exposure, File, FleetName, Fragments,
     InstanceSpec, Keep, Listener, ListenerProtocol, Mount, MountSource, OnFailure, Placement, Port,
-    Probe, ProbeKind, Protocol, Resources, Rollout, Service, ServiceName, SpecHash, Termination,
+    Probe, ProbeKind, Protocol, Resources, Rollout, Secret, Service, ServiceName, SpecHash,
+    Termination,
 };
 
 /// How a balancer's containers change: one at a time, and never two on the same published port.
@@ -30,6 +31,14 @@ const GRACE: Duration = Duration::from_secs(30);
 const KEEPALIVED: &str = "/etc/evenkeel/keepalived.conf";
 /// How long a silent host's balancers are waited for.
 const REPLACE_AFTER: Duration = Duration::from_secs(20);
+
+/// The listener that tells whether it takes connections. Balancers leave out a listener that has no certificate that
+/// loads, and nginx one that passes bytes to nobody: only where there is no other is one of those asked.
+fn asked(listeners: &[api::Listener]) -> u16 {
+    let worth =
+        |l: &&api::Listener| (l.protocol == api::ListenerProtocol::Tcp, !l.certificates.is_empty());
+    listeners.iter().min_by_key(worth).map_or(0, |l| l.port)
+}
 
 impl Lowering<'_> {
     /// A balancer; meaningless where flaws were found.
@@ -80,9 +89,9 @@ impl Lowering<'_> {
             })
             .collect();
         let Boot { command, args, files, stop_signal } = edge::boot(kind);
-        let asked = listeners.first().map_or(0, |l| l.port);
+        let asked = asked(&listeners);
         let published_first = listeners.first().map_or(0, api::Listener::first_host_port);
-        let listeners = self.listeners(listeners);
+        let listeners = self.listeners(listeners, kind);
         let networks = self.networks(networks);
         let access_log = !mounts.is_empty();
         let spec = InstanceSpec {
@@ -195,7 +204,7 @@ impl Lowering<'_> {
         })
     }
 
-    fn listeners(&mut self, listeners: Vec<api::Listener>) -> Vec<Listener> {
+    fn listeners(&mut self, listeners: Vec<api::Listener>, kind: BalancerKind) -> Vec<Listener> {
         let mut out = Vec::with_capacity(listeners.len());
         for (index, listener) in listeners.into_iter().enumerate() {
             let api::Listener { name, port, publish: _, protocol, certificates } = listener;
@@ -203,6 +212,15 @@ impl Lowering<'_> {
                 api::ListenerProtocol::Http => ListenerProtocol::Http,
                 api::ListenerProtocol::Tcp => ListenerProtocol::Tcp,
             };
+            if port == edge::own_port(kind) {
+                self.flaw(
+                    &format!("spec.listeners[{index}].port"),
+                    format!(
+                        "{port} is the port inside the container where the balancer is spoken to"
+                    ),
+                );
+                self.hint("choose another port; publish may be any".into());
+            }
             let mut found: BTreeMap<String, Certificate> = BTreeMap::new();
             let mut order = Vec::new();
             for (at, api::SecretKeyRef { name, key }) in certificates.into_iter().enumerate() {
@@ -211,13 +229,10 @@ impl Lowering<'_> {
                     self.flaw(&format!("{path}.key"), "not a key");
                     continue;
                 }
-                match self.secrets.get(&name, &key) {
-                    Ok(pem) => {
-                        let file = format!("{name}.{key}");
-                        order.push(file.clone());
-                        found.insert(file.clone(), Certificate { name: file, pem });
-                    }
-                    Err(why) => self.flaw(&path, format!("no secret {name}/{key}: {why}")),
+                let file = format!("{name}.{key}");
+                if let Some(pem) = self.certificate(&path, &name, &key, &file) {
+                    order.push(file.clone());
+                    found.insert(file.clone(), Certificate { name: file, pem });
                 }
             }
             order.dedup();
@@ -225,6 +240,23 @@ impl Lowering<'_> {
             out.push(Listener { name, port, protocol, certificates });
         }
         out
+    }
+
+    /// A certificate that a balancer takes, as far as can be told here.
+    fn certificate(&mut self, path: &str, name: &str, key: &str, file: &str) -> Option<Secret> {
+        let (message, hint) = match self.secrets.get(name, key) {
+            Ok(pem) if self.secrets.are_stand_ins() => return Some(pem),
+            Ok(pem) => match edge::certificate::fault(pem.reveal()) {
+                None => return Some(pem),
+                Some((why, hint)) => (format!("the secret {name}/{key} {why}"), hint),
+            },
+            Err(why) => (format!("no secret {name}/{key}: {why}"), None),
+        };
+        if let Some(pem) = self.kept.and_then(|kept| kept.get(file)) {
+            return Some(pem.clone());
+        }
+        self.judge(path, Err((message, hint)));
+        None
     }
 
     /// The ports of the listeners, told of where they are written.

@@ -1,6 +1,6 @@
 //! One document: whose it is, what is wrong with it, and what it means on its own.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::lower::{self, Lowering};
 use super::node::{Flaw, Node, Pos, meant, nearest, quoted, shown};
 use super::yaml::Doc;
 use super::{Context, schema, unsupported};
-use crate::model::{Balancer, Fleet, FleetName, Service, ServiceName};
+use crate::model::{Balancer, Fleet, FleetName, Secret, Service, ServiceName};
 
 /// The kinds of our group.
 pub(super) const KINDS: [&str; 3] = ["Fleet", "LoadBalancer", "ScalingService"];
@@ -95,7 +95,7 @@ pub(super) fn sort(
         Header::Foreign => return Sorted::Foreign,
         Header::Wrong(flaw) => flaws.push(flaw),
         Header::Empty | Header::Broken => {}
-        Header::Ours => ready = judge(id.as_ref(), &root, ctx, &mut flaws),
+        Header::Ours => ready = judge(id.as_ref(), &root, ctx, None, &mut flaws),
     }
     let more = flaws.len().saturating_sub(MAX_FLAWS);
     flaws.sort_by(|a, b| (a.pos, &a.message).cmp(&(b.pos, &b.message)));
@@ -210,8 +210,17 @@ fn identity(root: &Node) -> Option<Id> {
     Id::read(&format!("{kind}/{name}"))
 }
 
+/// Certificates in force, by their file names.
+type Certificates = BTreeMap<String, Secret>;
+
 /// Everything that is wrong with a document of ours, and what it means when that is nothing.
-fn judge(id: Option<&Id>, root: &Node, ctx: &Context<'_>, flaws: &mut Vec<Flaw>) -> Option<Ready> {
+fn judge(
+    id: Option<&Id>,
+    root: &Node,
+    ctx: &Context<'_>,
+    kept: Option<&Certificates>,
+    flaws: &mut Vec<Flaw>,
+) -> Option<Ready> {
     let kind = root.get("kind").and_then(Node::text).unwrap_or_default();
     let mut found = schema::Findings::default();
     match schema::of(kind) {
@@ -235,7 +244,7 @@ fn judge(id: Option<&Id>, root: &Node, ctx: &Context<'_>, flaws: &mut Vec<Flaw>)
     let ready = match id.kind {
         "Fleet" => fleet(id, root, &wrong, approved, ctx, &mut later),
         "ScalingService" => service(id, root, &wrong, ctx, &mut later),
-        "LoadBalancer" => balancer(id, root, &wrong, ctx, &mut later),
+        "LoadBalancer" => balancer(id, root, &wrong, (ctx, kept), &mut later),
         _ => None,
     };
     // What the schema has told of a place is not told twice; and where the schema has told
@@ -295,8 +304,7 @@ fn service(
     let spec: ScalingServiceSpec = typed(root, wrong, later)?;
     conflicts(root, spec.conflicts(), later);
     let text: Arc<str> = stored(id, &json!(spec), None).into();
-    let mut lowering =
-        Lowering { document: root, owner: ctx.owner, secrets: ctx.secrets, flaws: Vec::new() };
+    let mut lowering = Lowering::of(root, ctx);
     let name = ServiceName::new(&id.name).ok()?;
     let service = lowering.service(name, spec, Arc::clone(&text));
     keep(lowering.flaws, later);
@@ -307,14 +315,14 @@ fn balancer(
     id: &Id,
     root: &Node,
     wrong: &Wrong<'_>,
-    ctx: &Context<'_>,
+    (ctx, kept): (&Context<'_>, Option<&Certificates>),
     later: &mut Vec<Later>,
 ) -> Option<Ready> {
     let spec: LoadBalancerSpec = typed(root, wrong, later)?;
     conflicts(root, spec.conflicts(), later);
     let text: Arc<str> = stored(id, &json!(spec), None).into();
-    let mut lowering =
-        Lowering { document: root, owner: ctx.owner, secrets: ctx.secrets, flaws: Vec::new() };
+    let mut lowering = Lowering::of(root, ctx);
+    lowering.kept = kept;
     let name = ServiceName::new(&id.name).ok()?;
     let balancer = lowering.balancer(name, spec, Arc::clone(&text));
     keep(lowering.flaws, later);
@@ -332,8 +340,7 @@ fn fleet(
     let spec: FleetSpec = typed(root, wrong, later)?;
     conflicts(root, spec.conflicts(), later);
     let text: Arc<str> = stored(id, &json!(spec), approved.as_deref()).into();
-    let mut lowering =
-        Lowering { document: root, owner: ctx.owner, secrets: ctx.secrets, flaws: Vec::new() };
+    let mut lowering = Lowering::of(root, ctx);
     let fleet = lowering.fleet(FleetName::new(&id.name).ok()?, spec, approved);
     keep(lowering.flaws, later);
     Some(Ready { meaning: Meaning::Fleet(Arc::new(fleet)), text })
@@ -397,7 +404,7 @@ pub(super) fn restore(text: &str, ctx: &Context<'_>) -> Result<(Id, Ready), Vec<
         return Err(vec![flaw]);
     }
     let mut flaws = Vec::new();
-    match judge(Some(&id), &root, ctx, &mut flaws) {
+    match judge(Some(&id), &root, ctx, Some(&ctx.previous.certificates), &mut flaws) {
         Some(ready) => Ok((id, ready)),
         None => Err(flaws),
     }

@@ -12,8 +12,8 @@ use super::node::{Flaw, Pos, meant};
 use super::ports::{self, Claim};
 use super::{Context, form, implied, lower, problem, routes};
 use crate::model::{
-    Balancer, Endpoint, Fleet, FleetName, HOST_LABEL, HostSpec, Port, Problem, RouteSpec, Routing,
-    Service, ServiceName,
+    Balancer, Endpoint, Fleet, FleetName, HOST_LABEL, HostSpec, Port, Problem, Routing, Service,
+    ServiceName,
 };
 
 /// Rounds in which a service that falls back to its last good document takes ports from another.
@@ -43,6 +43,7 @@ pub(super) struct InForce {
     pub(super) held: BTreeSet<ServiceName>,
     pub(super) problems: Vec<Problem>,
     pub(super) objects: BTreeMap<String, Document>,
+    pub(super) routes: BTreeMap<String, String>,
 }
 
 impl<'a> Force<'a> {
@@ -408,13 +409,16 @@ impl<'a> Force<'a> {
             held: BTreeSet::new(),
             problems: self.problems,
             objects: BTreeMap::new(),
+            routes: BTreeMap::new(),
         };
+        let mut dark = BTreeSet::new();
         let previous: &Applied = self.ctx.previous;
         let mut balancers = BTreeMap::new();
         let mut told = BTreeMap::new();
         for (id, entry) in self.entries {
             let key = id.key();
             // What is held stays on record even where it cannot be read again just now.
+            let runs = previous.objects.contains_key(&key);
             let document = if entry.held {
                 previous.objects.get(&key).cloned()
             } else {
@@ -430,6 +434,9 @@ impl<'a> Force<'a> {
                 continue;
             }
             let Ok(name) = ServiceName::new(&id.name) else { continue };
+            if id.kind == "LoadBalancer" && entry.ready.is_none() && runs {
+                dark.insert(name.clone());
+            }
             let service = entry.ready.and_then(|r| match r.meaning {
                 Meaning::Service(service) => Some(service),
                 Meaning::Balancer(balancer) => {
@@ -460,7 +467,7 @@ impl<'a> Force<'a> {
             }
             out.services.insert(name, service);
         }
-        out.route(&balancers, &told, self.ctx);
+        out.route(&balancers, &dark, &told, self.ctx);
         out
     }
 }
@@ -470,22 +477,16 @@ impl InForce {
     fn route(
         &mut self,
         balancers: &BTreeMap<ServiceName, Arc<Balancer>>,
+        dark: &BTreeSet<ServiceName>,
         objects: &BTreeMap<ServiceName, Object>,
         ctx: &Context<'_>,
     ) {
-        let before = |name: &ServiceName| -> Vec<RouteSpec> {
-            let document = ctx.previous.objects.get(&service_id(name).key());
-            let ready = document.and_then(|d| restore(&d.document, ctx).ok());
-            match ready.map(|(_, ready)| ready.meaning) {
-                Some(Meaning::Service(service)) => service.exposure.asked.clone(),
-                Some(Meaning::Balancer(_) | Meaning::Fleet(_)) | None => Vec::new(),
-            }
-        };
         let resolved = routes::resolve(&routes::Ground {
             services: &self.services,
             balancers,
             fleets: &self.fleets,
-            before: &before,
+            dark,
+            before: &ctx.previous.routes,
         });
         for left in &resolved.left_out {
             let Some(object) = objects.get(&left.service) else { continue };
@@ -500,6 +501,7 @@ impl InForce {
         }
         self.services = resolved.services;
         self.routings = resolved.routings;
+        self.routes = resolved.routes;
     }
 }
 

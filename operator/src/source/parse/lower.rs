@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use evenkeel_crds as api;
 
+use super::Context;
 use super::form;
 use super::node::{Flaw, Node, meant};
 use super::secret::Secrets;
@@ -17,8 +18,8 @@ use crate::model::{
     Amount, Balance, CommandCheck, Constraint, Endpoint, EnvValue, EnvVar, Exposure, Fleet,
     FleetName, HOST_LABEL, HostName, HostSpec, HostState, InstanceSpec, Keep, Limits, Mount,
     MountSource, OnFailure, OwnerId, Packing, Placement, Port, Probe, ProbeKind, Protocol,
-    RegistryLabels, RegistrySpec, Resources, Rollout, RouteSpec, Service, ServiceName, SpecHash,
-    Termination, Tls,
+    RegistryLabels, RegistrySpec, Resources, Rollout, RouteSpec, Secret, Service, ServiceName,
+    SpecHash, Termination, Tls,
 };
 
 /// Longer than this nothing is waited for: the engine keeps such times in nanoseconds, 64 bits.
@@ -33,7 +34,15 @@ pub(super) struct Lowering<'a> {
     pub(super) document: &'a Node,
     pub(super) owner: &'a OwnerId,
     pub(super) secrets: &'a dyn Secrets,
+    /// Certificates to go on with where the secret has no good one any more.
+    pub(super) kept: Option<&'a BTreeMap<String, Secret>>,
     pub(super) flaws: Vec<Flaw>,
+}
+
+impl<'a> Lowering<'a> {
+    pub(super) fn of(document: &'a Node, ctx: &Context<'a>) -> Self {
+        Self { document, owner: ctx.owner, secrets: ctx.secrets, kept: None, flaws: Vec::new() }
+    }
 }
 
 impl Lowering<'_> {
@@ -50,7 +59,7 @@ impl Lowering<'_> {
         }
     }
 
-    fn hint(&mut self, hint: String) {
+    pub(super) fn hint(&mut self, hint: String) {
         if let Some(flaw) = self.flaws.last_mut() {
             flaw.hint = Some(hint);
         }
@@ -297,9 +306,11 @@ impl Lowering<'_> {
             // `conflicts()` tells of a name that is not declared.
             api::PortRef::Name(name) => ports.iter().find(|p| p.name == *name)?,
         };
-        if declared.protocol == Protocol::Udp {
+        if declared.protocol == Protocol::Udp && path.starts_with("spec.health") {
             self.flaw(path, format!("the port {} is udp, which no check can ask", declared.name));
             self.hint("check a tcp port, or use health.command".into());
+        } else if declared.protocol == Protocol::Udp {
+            self.flaw(path, format!("the port {} is udp, and only tcp is balanced", declared.name));
         }
         Some(declared.container)
     }

@@ -166,11 +166,16 @@ pub fn parse(
         };
         lost.contains(path) || skipped.iter().map(|(p, _)| p.as_str()).any(|d| inside(&d))
     });
-    let force::InForce { fleets, services, routings, held, mut problems, objects } = force.settle();
+    let in_force = force.settle();
+    let force::InForce { fleets, services, routings, held, mut problems, objects, routes } =
+        in_force;
     problems.sort();
     problems.dedup();
     let revision = Revision(revision.into());
-    (Desired { revision, fleets, services, routings, held, problems }, Applied { objects, foreign })
+    let all = routings.values().flat_map(|r| &r.listeners).flat_map(|l| &l.certificates);
+    let certificates = all.map(|c| (c.name.clone(), c.pem.clone())).collect();
+    let applied = Applied { objects, routes, certificates, foreign };
+    (Desired { revision, fleets, services, routings, held, problems }, applied)
 }
 
 /// Reads a service's stored document ([`Service::document`]) again.

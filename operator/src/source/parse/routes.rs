@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::node::meant;
+use crate::edge;
 use crate::model::{
     Balance, Balancer, Fleet, FleetName, Listener, ListenerProtocol, Pool, PoolName, Protocol,
     RegistrySpec, Route, RouteSpec, Routing, Service, ServiceName, meeting_network,
@@ -33,8 +34,10 @@ pub(super) struct Ground<'a> {
     pub(super) services: &'a BTreeMap<ServiceName, Arc<Service>>,
     pub(super) balancers: &'a BTreeMap<ServiceName, Arc<Balancer>>,
     pub(super) fleets: &'a BTreeMap<FleetName, Arc<Fleet>>,
-    /// The routes that were in force before this revision.
-    pub(super) before: &'a dyn Fn(&ServiceName) -> Vec<RouteSpec>,
+    /// Balancers that run and of whose documents nothing can be read any more.
+    pub(super) dark: &'a BTreeSet<ServiceName>,
+    /// Who had which requests before this revision.
+    pub(super) before: &'a BTreeMap<String, String>,
 }
 
 /// What came of it.
@@ -44,6 +47,8 @@ pub(super) struct Resolved {
     /// The services with what leads clients to them.
     pub(super) services: BTreeMap<ServiceName, Arc<Service>>,
     pub(super) left_out: Vec<LeftOut>,
+    /// Who has which requests: `before` of the next revision.
+    pub(super) routes: BTreeMap<String, String>,
 }
 
 /// The requests that a route claims: balancer, listener, host, path.
@@ -71,6 +76,7 @@ pub(super) fn resolve(ground: &Ground<'_>) -> Resolved {
     for (claim, claimants) in claims {
         let Some(winner) = ground.winner(&claim, &claimants) else { continue };
         won.entry(winner.0).or_default().insert(winner.1);
+        out.routes.insert(key(&claim), winner.0.as_str().to_owned());
         for (service, index) in claimants.into_iter().filter(|c| *c != winner) {
             let (_, listener, host, path) = &claim;
             let whose = if service == winner.0 {
@@ -82,11 +88,17 @@ pub(super) fn resolve(ground: &Ground<'_>) -> Resolved {
                 service: service.clone(),
                 index,
                 field: "",
-                message: format!(
-                    "{}{path} on the listener {listener} is taken by {whose}",
-                    host.unwrap_or("every host ")
-                ),
-                hint: Some("choose another host or pathPrefix, or remove the other route".into()),
+                message: if ground.is_tcp(&claim) {
+                    format!("the tcp listener {listener} is taken by {whose}")
+                } else {
+                    let host = host.unwrap_or("every host ");
+                    format!("{host}{path} on the listener {listener} is taken by {whose}")
+                },
+                hint: Some(if ground.is_tcp(&claim) {
+                    "one route takes all connections of a tcp listener: add a listener".into()
+                } else {
+                    "choose another host or pathPrefix, or remove the other route".into()
+                }),
             });
         }
     }
@@ -101,6 +113,11 @@ pub(super) fn resolve(ground: &Ground<'_>) -> Resolved {
             let name = add(routing, service, route);
             exposed.exposure.pools.push((route.balancer.clone(), name));
         }
+        // Its instances may be in there, and nobody can ask: they must not leave unseen.
+        let unseen = service.exposure.asked.iter().filter(|r| ground.dark.contains(&r.balancer));
+        let unseen =
+            unseen.map(|r| (r.balancer.clone(), pool_name(service, r, ListenerProtocol::Http)));
+        exposed.exposure.pools.extend(unseen);
         exposed.exposure.pools.sort();
         exposed.exposure.pools.dedup();
         exposed.exposure.registered = ground.registered(service);
@@ -111,6 +128,16 @@ pub(super) fn resolve(ground: &Ground<'_>) -> Resolved {
         exposed.exposure.left_out = left_out.map(|l| l.message.clone()).collect();
         out.services.insert(service.name.clone(), Arc::new(exposed));
     }
+    // A route that cannot be for now keeps its right, unless another service has taken the requests.
+    for (claimed, name) in ground.before {
+        let still = |service: &&Arc<Service>| {
+            service.name.as_str() == name
+                && service.exposure.asked.iter().any(|r| key(&claim(r)) == *claimed)
+        };
+        if !out.routes.contains_key(claimed) && ground.services.values().any(|s| still(&s)) {
+            out.routes.insert(claimed.clone(), name.clone());
+        }
+    }
     for (name, mut routing) in routings {
         routing.routes.sort();
         out.routings.insert(name, Arc::new(routing));
@@ -120,6 +147,11 @@ pub(super) fn resolve(ground: &Ground<'_>) -> Resolved {
 
 fn claim(route: &RouteSpec) -> Claim<'_> {
     (&route.balancer, &route.listener, route.host.as_deref(), tidy(&route.path))
+}
+
+/// A claim as text that outlives the process. None of its parts has a space.
+fn key((balancer, listener, host, path): &Claim<'_>) -> String {
+    format!("{balancer} {listener} {} {path}", host.unwrap_or("-"))
 }
 
 /// A prefix of whole segments: the slash at its end says nothing.
@@ -140,10 +172,8 @@ fn bare(balancer: &Balancer) -> Routing {
     }
 }
 
-fn add(routing: &mut Routing, service: &Service, route: &RouteSpec) -> PoolName {
-    let listener = |l: &&Listener| l.name == route.listener;
-    let protocol = routing.listeners.iter().find(listener).map(|l| l.protocol).unwrap_or_default();
-    // Named by what it is, not by the order of the routes: a route more renames no pool.
+/// Named by what it is, not by the order of the routes: a route more renames no pool.
+fn pool_name(service: &Service, route: &RouteSpec, protocol: ListenerProtocol) -> PoolName {
     let mut variant: Vec<String> = Vec::new();
     if protocol == ListenerProtocol::Tcp {
         variant.push("tcp".into());
@@ -155,8 +185,13 @@ fn add(routing: &mut Routing, service: &Service, route: &RouteSpec) -> PoolName 
     }
     variant.extend(route.cookie.as_ref().map(|name| format!("cookie-{name}")));
     let variant = variant.join("-");
-    let name =
-        PoolName::new(&service.name, route.port, (!variant.is_empty()).then_some(variant.as_str()));
+    PoolName::new(&service.name, route.port, (!variant.is_empty()).then_some(variant.as_str()))
+}
+
+fn add(routing: &mut Routing, service: &Service, route: &RouteSpec) -> PoolName {
+    let listener = |l: &&Listener| l.name == route.listener;
+    let protocol = routing.listeners.iter().find(listener).map(|l| l.protocol).unwrap_or_default();
+    let name = pool_name(service, route, protocol);
     let (surge, _) = service.rollout.allowance(service.replicas);
     routing.pools.entry(name.clone()).or_insert_with(|| Pool {
         service: service.name.clone(),
@@ -182,6 +217,13 @@ type Fault = (&'static str, String, Option<String>);
 impl Ground<'_> {
     /// Why a route cannot be, whatever the others are.
     fn fault(&self, service: &Service, route: &RouteSpec) -> Option<Fault> {
+        if self.dark.contains(&route.balancer) {
+            let message = format!(
+                "the load balancer {} goes on with what it has: its own document has a problem",
+                route.balancer
+            );
+            return Some(("loadBalancer", message, None));
+        }
         let Some(balancer) = self.balancers.get(&route.balancer) else {
             let known = self.balancers.keys().map(ServiceName::as_str);
             let message = format!("no load balancer {} is in force", route.balancer);
@@ -214,6 +256,8 @@ impl Ground<'_> {
                 let message = format!("a tcp listener knows no {what}: it passes bytes on");
                 return Some((field, message, Some("leave it out".into())));
             }
+        } else if let Some(why) = edge::unfit(balancer.kind, route.host.as_deref(), &route.path) {
+            return Some(("pathPrefix", why, None));
         }
         self.unreachable(balancer, service, route.port)
     }
@@ -286,6 +330,12 @@ impl Ground<'_> {
         reachable.then_some(port.container)
     }
 
+    fn is_tcp(&self, (balancer, listener, ..): &Claim<'_>) -> bool {
+        let listeners = self.balancers.get(*balancer).map(|b| &b.listeners);
+        let mut named = listeners.into_iter().flatten().filter(|l| l.name == *listener);
+        named.any(|l| l.protocol == ListenerProtocol::Tcp)
+    }
+
     fn winner<'c>(
         &self,
         claim: &Claim<'_>,
@@ -295,9 +345,8 @@ impl Ground<'_> {
         if others.is_empty() {
             return Some(*first);
         }
-        let had = |c: &&(&ServiceName, usize)| {
-            (self.before)(c.0).iter().any(|route| self::claim(route) == *claim)
-        };
+        let had = self.before.get(&key(claim));
+        let had = |c: &&(&ServiceName, usize)| had.is_some_and(|name| name == c.0.as_str());
         claimants.iter().find(had).or(Some(first)).copied()
     }
 }

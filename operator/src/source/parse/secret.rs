@@ -9,6 +9,11 @@ pub trait Secrets {
     /// # Errors
     /// Why there is none, for a message: which file or variable was looked at, never a value.
     fn get(&self, name: &str, key: &str) -> Result<Secret, String>;
+
+    /// Whether values only stand for the real ones, so that nothing can be said against them.
+    fn are_stand_ins(&self) -> bool {
+        false
+    }
 }
 
 /// No secrets at all.

@@ -242,24 +242,13 @@ fn images_paths_and_networks() {
 #[test]
 fn not_implemented_yet() {
     all(&[
-        (
-            service("{image: a, routes: [{loadBalancer: edge, listener: http, port: 80}]}"),
-            "a.yaml:4:18: ScalingService web: spec.routes is not implemented yet: there are no load balancers yet to route
-               hint: leave it out until a later version does it",
-        ),
-        (service("{image: a, routes: []}"), ""),
-        (
-            service("{image: a, discovery: {tags: [a]}}"),
-            "a.yaml:4:18: ScalingService web: spec.discovery is not implemented yet: nothing is registered in a service catalogue yet
-               hint: leave it out until a later version does it",
-        ),
-        (service("{image: a, discovery: {}}"), ""),
+        (service("{image: a, discovery: {tags: [a]}}"), ""),
         (
             raw(
-                "apiVersion: evenkeel.dev/v1alpha1\nkind: LoadBalancer\nmetadata: {name: edge}\nspec: {provider: {nginx: {}}, listeners: [{name: http, port: 80}]}",
+                "apiVersion: evenkeel.dev/v1alpha1\nkind: LoadBalancer\nmetadata: {name: edge}\nspec: {provider: {nginx: {}}, listeners: [{name: http, port: 80}], virtualIp: {address: 10.0.0.1/24, interface: eth0, routerId: 1}}",
             ),
-            "a.yaml:2:1: LoadBalancer edge: kind is not implemented yet: load balancers are not run yet
-               hint: leave the document out until a later version does it",
+            "a.yaml:4:68: LoadBalancer edge: spec.virtualIp is not implemented yet: no address moves between balancers yet
+               hint: leave it out until a later version does it",
         ),
         (
             raw(
@@ -267,8 +256,8 @@ fn not_implemented_yet() {
             ),
             "a.yaml:4:18: Fleet mesos: spec.backend.marathon is not implemented yet: only Docker hosts are driven yet
                hint: use backend.docker
-               a.yaml:4:58: Fleet mesos: spec.discovery is not implemented yet: no service catalogue is used yet
-               hint: leave it out until a later version does it",
+               a.yaml:4:79: Fleet mesos: spec.discovery.consul.servers is not implemented yet: no Consul cluster is run yet
+               hint: give the address of one that exists",
         ),
         (
             fleet("shop", "[{name: h1, endpoint: \"tcp://h1:2376\", tls: {caFile: /ca.pem}}]"),

@@ -5,6 +5,8 @@ mod bad_fields;
 mod chance;
 mod good;
 mod held;
+mod traffic;
+mod traffic_held;
 
 use std::collections::BTreeMap;
 
