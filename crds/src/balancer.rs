@@ -275,7 +275,8 @@ pub struct VirtualIp {
     #[schemars(range(min = 1, max = 255))]
     pub router_id: u8,
     /// The image that keepalived runs in, with `bash`: one container on every host that may run the balancer, in the
-    /// host's own network.
+    /// host's own network. Default: the balancer's own image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "text::image")]
-    pub image: String,
+    pub image: Option<String>,
 }

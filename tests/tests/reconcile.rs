@@ -19,7 +19,7 @@ use evenkeel::model::{
     Desired, Fleet, FleetName, HostName, InstanceId, InstanceSpec, Limits, Memory, OwnerId, Phase,
     Planned, Revision, Service, State,
 };
-use evenkeel::reconcile::{Keeper, Reconciler, Witness};
+use evenkeel::reconcile::{Keeper, NoEdge, Reconciler, Witness};
 use evenkeel::report::PassReport;
 use evenkeel_tests::conformance::{Oracle, conformance};
 use tokio::sync::watch;
@@ -78,6 +78,7 @@ fn desired(services: Vec<Service>) -> Arc<Desired> {
         revision: Revision("abc".into()),
         fleets: BTreeMap::from([(fleet.name.clone(), Arc::new(fleet))]),
         services: services.into_iter().map(|s| (s.name.clone(), Arc::new(s))).collect(),
+        routings: BTreeMap::new(),
         held: BTreeSet::new(),
         problems: Vec::new(),
     })
@@ -107,6 +108,7 @@ impl Rig {
             fleet: FleetName::of_default(),
             desired: self.desired.subscribe(),
             backend: self.backend.clone(),
+            edges: Arc::new(NoEdge),
             bell: self.bell.clone(),
             clock: self.clock.clone(),
             keeper: self.told.clone(),

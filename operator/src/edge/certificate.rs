@@ -106,7 +106,7 @@ mod tests {
                 "has more than 256 KiB, which no certificate needs",
             ),
         ] {
-            assert_eq!(said(&pem), expect, "{:.60}", pem);
+            assert_eq!(said(&pem), expect, "{pem:.60}");
         }
     }
 }

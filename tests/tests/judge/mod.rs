@@ -155,7 +155,7 @@ fn judge_service(service: &Service, world: &World, plan: &Plan, now: Time) {
             continue;
         }
         match i.traffic {
-            Traffic::None | Traffic::Nobody => {}
+            Traffic::None | Traffic::Nobody | Traffic::Voter { .. } => {}
             Traffic::Withdrawn { since, sessions } => assert!(
                 sessions == Some(0) || now.since(since) >= service.termination.drain,
                 "promise 4: {} stopped with {sessions:?} sessions",

@@ -152,6 +152,7 @@ impl Lowering<'_> {
     ) -> Option<Service> {
         let api::VirtualIp { address, interface, router_id, image } = vip;
         let at = "spec.virtualIp";
+        let image = image.unwrap_or_else(|| balancer.spec.image.clone());
         self.judge(&format!("{at}.image"), form::image(&image));
         let name = ServiceName::new(&format!("{}-vip", balancer.name))
             .map_err(|e| self.flaw("metadata.name", e))

@@ -165,7 +165,12 @@ impl Recipe {
             access_log: self.access_log,
             drain: Duration::from_secs(10),
         };
-        Arc::new(Table { routing: Arc::new(routing), servers: self.servers.clone() })
+        Arc::new(Table {
+            routing: Arc::new(routing),
+            servers: self.servers.clone(),
+            complete: true,
+            held: false,
+        })
     }
 }
 
@@ -208,7 +213,7 @@ impl Edge {
         let rig = Rig::new().await;
         rig.watch_local();
         until(&rig.backend, &h1(), "the host answers", |v| v.seen == Seen::Now).await;
-        let boot = boot(&first.table().routing);
+        let boot = boot();
         let body = ContainerCreateBody {
             image: Some(BALANCER.into()),
             entrypoint: Some(boot.command),
