@@ -16,22 +16,33 @@ use crate::setup;
 use crate::tree::Tree;
 
 /// What can be measured.
-pub(crate) const ROWS: [&str; 5] = ["scale", "heal", "commit", "plan", "idle"];
+pub(crate) const ROWS: [&str; 9] =
+    ["scale", "heal", "commit", "plan", "idle", "loss", "drop", "burst", "size"];
+/// Those of `bench-edge`: traffic through balancers.
+const EDGE: [&str; 4] = ["loss", "drop", "burst", "size"];
 
 pub(crate) fn bench(tree: &Tree, quick: bool, rows: &[String]) -> Result<()> {
     setup::ensure(setup::BUILD)?;
     let wants = |row: &str| rows.is_empty() || rows.iter().any(|r| r == row);
-    let engine: Vec<&str> = ROWS.into_iter().filter(|r| *r != "plan" && wants(r)).collect();
-    if !engine.is_empty() {
+    let edge: Vec<&str> = EDGE.into_iter().filter(|r| wants(r)).collect();
+    let engine = |r: &&str| *r != "plan" && !EDGE.contains(r) && wants(r);
+    let engine: Vec<&str> = ROWS.into_iter().filter(engine).collect();
+    if !engine.is_empty() || !edge.is_empty() {
         images::build(tree, false)?;
     }
     let mut builds = Vec::new();
     if wants("plan") {
         builds.push(&["evenkeel-tests", "--bin", "bench-plan"][..]);
     }
+    if !edge.is_empty() {
+        builds.push(&["evenkeel-tests", "--bin", "bench-edge"]);
+    }
+    // One by one: built together, the agent would get what only tests ask of its dependencies.
     if !engine.is_empty() {
-        // One by one: built together, the agent would get what only tests ask of its dependencies.
-        builds.extend([&["evenkeel"][..], &["bench-engine"]]);
+        builds.push(&["bench-engine"]);
+    }
+    if !engine.is_empty() || !edge.is_empty() {
+        builds.push(&["evenkeel"]);
     }
     for build in builds {
         let build = cargo().args(["build", "--release", "--locked", "--package"]).args(build);
@@ -54,6 +65,13 @@ pub(crate) fn bench(tree: &Tree, quick: bool, rows: &[String]) -> Result<()> {
             .args(quick.then_some("--quick"))
             .args(engine);
         // What was measured before it broke is shown all the same.
+        broken = stream(measure, |line| found.push(judged(line))).err();
+    }
+    if !edge.is_empty() && broken.is_none() {
+        let measure = program("bench-edge")
+            .env("EVENKEEL_BIN", &release.join("evenkeel").display().to_string())
+            .args(quick.then_some("--quick"))
+            .args(edge);
         broken = stream(measure, |line| found.push(judged(line))).err();
     }
     let report = json!({
@@ -143,7 +161,7 @@ fn table(rows: &[Value]) -> String {
             _ => format!("<= {}", with_unit(target)),
         });
         let verdict = match (row["ok"].as_bool(), text("note")) {
-            (Some(true), _) => "ok".to_owned(),
+            (Some(true), note) => format!("ok {note}").trim_end().to_owned(),
             (Some(false), note) => format!("MISSED {note}").trim_end().to_owned(),
             (None, note) => note,
         };
@@ -234,13 +252,15 @@ mod tests {
                 "target": 1.15, "judged": "ratio", "ok": false}),
             json!({"row": "scale", "what": "Swarm", "note": "not measured: none"}),
             json!({"row": "idle", "what": "calls", "value": 0, "unit": "", "target": 0, "ok": true}),
+            json!({"row": "loss", "what": "kill", "value": 0, "target": 0, "ok": true, "note": "3 again"}),
         ];
         assert_eq!(
             table(&rows),
             "ROW    WHAT      MEASURED  RATIO  TARGET\n\
              scale  evenkeel   5012 ms   1.20  <= 1.15  MISSED\n\
              scale  Swarm            -                  not measured: none\n\
-             idle   calls            0         <= 0     ok\n"
+             idle   calls            0         <= 0     ok\n\
+             loss   kill             0         <= 0     ok 3 again\n"
         );
     }
 

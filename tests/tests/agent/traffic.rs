@@ -19,7 +19,7 @@ fn well(stage: &Stage, detours: bool) {
         "{stage}\n{:#?}",
         &report.failures[..3.min(report.failures.len())]
     );
-    assert!(report.requests() >= LEAST, "{stage}");
+    assert!(report.requests() + stage.excused >= LEAST, "{stage}");
     assert!(detours || report.elsewhere == 0, "{what}: nobody may be refused\n{stage}");
     assert!(report.latency(0.5) < 100.0, "{stage}");
     // Whoever answers, answers his share: nobody that is in is left out.

@@ -98,8 +98,10 @@ impl Runtime {
         let up = column("srv_op_state");
         said.lines().filter(|l| !l.starts_with('#')).any(|line| {
             let fields: Vec<&str> = line.split(' ').collect();
-            let is = |at: usize, value: &str| fields.get(at) == Some(&value);
-            is(address, ip) && is(admin, "0") && !is(up, "0")
+            let number = |at: usize| fields.get(at).and_then(|n| n.parse::<u32>().ok());
+            // That its file once had it disabled says nothing of now.
+            let out = number(admin).is_none_or(|bits| bits & !0x04 != 0) || number(up) == Some(0);
+            fields.get(address) == Some(&ip) && !out
         })
     }
 }
@@ -163,25 +165,26 @@ async fn died(show: &Show, provider: Provider, deaths: &Deaths, id: &str, at: &s
         Provider::Haproxy => Some(Runtime::open(&balancer).await),
         Provider::Nginx => None,
     };
+    let mut serves = async || match &mut runtime {
+        Some(runtime) => runtime.serves(ip).await,
+        None => nginx_serves(master, &workers, at),
+    };
+    assert!(serves().await, "{at} is not asked at all");
     let docker = show.bed.docker.clone();
     let victim = id.to_owned();
     let mut killing = JoinSet::new();
     killing.spawn(async move { docker.kill_container(&victim, None).await.unwrap() });
     let begun = Instant::now();
     let out = loop {
-        let serves = match &mut runtime {
-            Some(runtime) => runtime.serves(ip).await,
-            None => nginx_serves(master, &workers, at),
-        };
-        if !serves {
+        if !serves().await {
             break now();
         }
         assert!(begun.elapsed() < LONG, "it is never let go of");
         sleep(Duration::from_millis(1)).await;
     };
     killing.join_next().await;
-    // Its own checks may have been before the engine.
-    millis(out - deaths.of(id).await).max(0.0)
+    // Below nothing where its own checks were before the engine's word.
+    millis(out - deaths.of(id).await)
 }
 
 /// The time from the first successful check of a new instance until its first request.
