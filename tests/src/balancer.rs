@@ -57,7 +57,7 @@ pub fn nothing(kind: BalancerKind) -> Table {
         access_log: false,
         drain: Duration::from_secs(10),
     };
-    Table { routing: Arc::new(routing), servers: BTreeMap::new() }
+    Table { routing: Arc::new(routing), servers: BTreeMap::new(), complete: true }
 }
 
 /// A pool of HTTP on port 8080, checked quickly.
