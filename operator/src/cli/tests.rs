@@ -250,6 +250,6 @@ fn check_judges_certificates_where_it_is_shown_them() {
     std::fs::write(secrets.join("tls"), "not a certificate").unwrap();
     let (exit, said) = printed(&format!("check {path}/edge.yaml --secrets {path}/secrets"));
     assert_eq!(exit, Exit::Problem);
-    let told = "edge.yaml:4:85: LoadBalancer edge: spec.listeners[0].certificates[0]: the secret site/tls has no certificate in it";
+    let told = "edge.yaml:4:81: LoadBalancer edge: spec.listeners[0].certificates[0]: the secret site/tls has no certificate in it";
     assert!(said.contains(told) && !said.contains("not a certificate"), "{said}");
 }
