@@ -447,8 +447,8 @@ pub struct Route {
     /// How the instance for a request is chosen. Default: `roundrobin`.
     #[serde(default)]
     pub balance: Balance,
-    /// The name of a cookie that keeps a client on its instance, for as long as that is there. Of `http` listeners of
-    /// HAProxy. Default: none.
+    /// The name of a cookie that keeps a client on its instance, for as long as that is there. A `tcp` listener knows
+    /// no cookie. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "text::cookie")]
     pub cookie: Option<String>,

@@ -28,18 +28,19 @@ use evenkeel::source::parse::Applied;
 use evenkeel::source::{self, Tree};
 use serde_json::Value;
 
-const DOCUMENTS: [&str; 7] = [
+const DOCUMENTS: [&str; 8] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
     "docs/operations.md",
     "docs/reference.md",
+    "docs/walkthroughs/one-host.md",
     "docs/why.md",
     "gitops-example/README.md",
 ];
 
 /// Commands that something else runs, or that need what only the reader has.
-const ACCOUNTED: [(&str, &str); 7] = [
+const ACCOUNTED: [(&str, &str); 12] = [
     ("cargo xtask demo", "the demo is what CI shows"),
     ("cargo xtask test", "it runs this test"),
     ("cargo xtask images", "`cargo xtask test` begins with it"),
@@ -50,13 +51,30 @@ const ACCOUNTED: [(&str, &str); 7] = [
         "needs an image and a repository of the reader's",
     ),
     ("curl --silent http://127.0.0.1:7070/readyz", "operator/src/http has tests for every route"),
+    ("curl --silent http://127.0.0.1:8181/", "tests/tests/docker/haproxy.rs asks a balancer"),
+    (
+        "curl --silent --header 'Host: hello.example' http://127.0.0.1:8181/",
+        "the same, by host name",
+    ),
+    (
+        "curl --silent --header 'Host: admin.example' http://127.0.0.1:8183/",
+        "the same, by host name",
+    ),
+    ("docker kill server_1 server_4", "tests/tests/agent/heal.rs removes one"),
+    (
+        "docker run --rm --volume haproxy-logs:/logs evenkeel/balancers:1 sh -c 'tail -qn 1 /logs/*.log'",
+        "needs the containers of the walk-through",
+    ),
 ];
 
 /// Commands that are run here, in a directory with the examples, and the exit code they must have.
-const RUN: [(&str, i32); 6] = [
+const RUN: [(&str, i32); 9] = [
     ("evenkeel check hello", 0),
     ("evenkeel check gitops-example", 0),
     ("evenkeel render gitops-example --service web-test", 0),
+    ("evenkeel check one-host", 0),
+    ("evenkeel render one-host --service haproxy", 0),
+    ("evenkeel check traffic", 0),
     ("evenkeel schema ScalingService", 0),
     ("evenkeel completions bash", 0),
     ("echo 'crash web/1' | evenkeel plan --demo", 0),
@@ -251,9 +269,16 @@ fn of_tree(tree: &Tree) -> Desired {
 fn every_yaml_example_is_taken() {
     let blocks = fenced("yaml");
     assert!(blocks.len() >= 3, "the examples are gone");
-    for (at, block) in blocks {
-        let problems = desired(&[("example.yaml", &block)]).problems;
-        assert!(problems.is_empty(), "{at}: {problems:?}");
+    // Those of one directory are one source.
+    let mut sources: BTreeMap<&str, Vec<(&str, &str)>> = BTreeMap::new();
+    for (at, block) in &blocks {
+        let path = block.lines().next().and_then(|l| l.strip_prefix("# ")).unwrap_or_default();
+        let source = path.split_once('/').map_or(at.as_str(), |(directory, _)| directory);
+        sources.entry(source).or_default().push((at, block));
+    }
+    for (source, files) in sources {
+        let problems = desired(&files).problems;
+        assert!(problems.is_empty(), "{source}: {problems:?}");
     }
 }
 
@@ -277,6 +302,7 @@ fn the_example_repository_gives_the_expected_plan() {
     assert_eq!(
         steps,
         [
+            "start edge_1 on local",
             "start web-production_1 on local",
             "start web-production_2 on local",
             "start web-production_3 on local",
@@ -366,11 +392,11 @@ fn every_dependency_has_its_reason() {
 
 /// What is refused for now, by the beginning of its path.
 const REFUSED: [&str; 5] = [
-    "Fleet spec.discovery",
+    "Fleet spec.discovery.consul.servers",
+    "Fleet spec.discovery.consul.image",
+    "Fleet spec.discovery.consul.publish",
     "Fleet spec.backend.marathon",
-    "LoadBalancer",
-    "ScalingService spec.discovery",
-    "ScalingService spec.routes",
+    "LoadBalancer spec.virtualIp",
 ];
 
 /// Fields whose change replaces the running instances, by the beginning of their path, each with
@@ -391,7 +417,7 @@ const RESTARTS: [(&str, &str); 12] = [
 ];
 
 /// Fields whose change restarts nobody, with a value that a change is tried with.
-const HARMLESS: [(&str, &str); 7] = [
+const HARMLESS: [(&str, &str); 9] = [
     ("replicas", "5"),
     ("placement", "{spreadBy: zone}"),
     ("health", "{http: {port: 80}}"),
@@ -399,7 +425,45 @@ const HARMLESS: [(&str, &str); 7] = [
     ("termination", "{drain: 1s}"),
     ("onHostLost", "{replaceAfter: 1m}"),
     ("suspend", "true"),
+    ("discovery", "{tags: [v1]}"),
+    ("routes", "[{loadBalancer: edge, listener: http, port: http}]"),
 ];
+
+/// The same of balancers.
+const BALANCER_RESTARTS: [(&str, &str); 6] = [
+    ("provider.haproxy.image", "provider: {haproxy: {image: 'haproxy:3.0'}}"),
+    ("listeners[].name", "listeners: [{name: web, port: 80}]"),
+    ("listeners[].port", "listeners: [{name: http, port: 81, publish: 80}]"),
+    ("listeners[].publish", "listeners: [{name: http, port: 80, publish: 8181}]"),
+    ("accessLog", "accessLog: {volume: logs}"),
+    ("networks", "networks: [backend]"),
+];
+
+/// The same of balancers.
+const BALANCER_HARMLESS: [(&str, &str); 4] = [
+    ("replicas", "replicas: 3"),
+    ("placement", "placement: {spreadBy: zone}"),
+    (
+        "provider.haproxy.fragments",
+        "provider: {haproxy: {fragments: {defaults: 'timeout server 5m'}}}",
+    ),
+    ("listeners[].protocol", "listeners: [{name: http, port: 80, protocol: tcp}]"),
+];
+
+/// A balancer with another value of one field.
+fn balancer(change: &str) -> String {
+    let mut yaml = String::from(
+        "apiVersion: evenkeel.dev/v1alpha1\nkind: LoadBalancer\nmetadata: {name: edge}\nspec:\n",
+    );
+    let top = change.split(':').next().unwrap_or_default();
+    for line in ["provider: {haproxy: {}}", "listeners: [{name: http, port: 80}]"] {
+        if line.split(':').next() != Some(top) {
+            let _ = writeln!(yaml, "  {line}");
+        }
+    }
+    let _ = writeln!(yaml, "  {change}");
+    yaml
+}
 
 #[test]
 fn what_the_reference_says_of_a_change_is_so() {
@@ -414,7 +478,7 @@ fn what_the_reference_says_of_a_change_is_so() {
         for (name, value) in spec {
             let _ = writeln!(yaml, "  {name}: {value}");
         }
-        let desired = desired(&[("web.yaml", &yaml)]);
+        let desired = desired(&[("web.yaml", &yaml), ("edge.yaml", &balancer(""))]);
         assert!(desired.problems.is_empty(), "{yaml}{:?}", desired.problems);
         desired.services[&ServiceName::new("web").unwrap()].hash
     };
@@ -425,6 +489,18 @@ fn what_the_reference_says_of_a_change_is_so() {
     for (field, value) in HARMLESS {
         assert_eq!(hash(field, value), base, "{field} restarts");
     }
+    let hash = |change: &str| {
+        let desired = desired(&[("edge.yaml", &balancer(change))]);
+        assert!(desired.problems.is_empty(), "{change}: {:?}", desired.problems);
+        desired.services[&ServiceName::new("edge").unwrap()].hash
+    };
+    let base = hash("");
+    for (field, change) in BALANCER_RESTARTS {
+        assert_ne!(hash(change), base, "{field} restarts nobody");
+    }
+    for (field, change) in BALANCER_HARMLESS {
+        assert_eq!(hash(change), base, "{field} restarts");
+    }
 }
 
 #[test]
@@ -432,14 +508,18 @@ fn what_the_reference_says_is_refused_is_refused() {
     let head = |kind: &str| {
         format!("apiVersion: evenkeel.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: x}}\nspec:\n")
     };
-    let service = head("ScalingService") + "  image: toy:1\n";
-    let examples = [
+    let consul = |fields: &str| {
         head("Fleet")
-            + "  backend: {docker: {hosts: [{name: h, endpoint: 'unix:///x'}]}}\n  discovery: {consul: {servers: 3}}\n",
+            + "  backend: {docker: {hosts: [{name: h, endpoint: 'unix:///x'}]}}\n  discovery: {consul: {"
+            + fields
+            + "}}\n"
+    };
+    let examples = [
+        consul("servers: 3"),
+        consul("servers: 3, image: consul"),
+        consul("servers: 3, publish: {ui: 8501}"),
         head("Fleet") + "  backend: {marathon: {urls: ['http://m:8080']}}\n",
-        head("LoadBalancer") + "  provider: {nginx: {}}\n  listeners: [{name: http, port: 80}]\n",
-        service.clone() + "  discovery: {tags: [v1]}\n",
-        service + "  routes: [{loadBalancer: edge, listener: http, port: 80}]\n",
+        balancer("virtualIp: {address: 10.0.0.9/24, interface: eth0, routerId: 50}"),
     ];
     for (example, what) in examples.iter().zip(REFUSED) {
         let problems = desired(&[("x.yaml", example)]).problems;
@@ -473,6 +553,16 @@ fn rows(kind: &str, path: &str, schema: &Value, out: &mut String) {
         };
         let change = if REFUSED.iter().any(|r| full.starts_with(r)) {
             "refused for now"
+        } else if kind == "LoadBalancer" && BALANCER_RESTARTS.iter().any(|(f, _)| begins(f)) {
+            "restarts one by one"
+        } else if in_spec == "provider.nginx.image" {
+            "restarts one by one"
+        } else if kind == "LoadBalancer"
+            && ["provider", "provider.haproxy", "provider.nginx", "listeners"].contains(&in_spec)
+        {
+            "see below it"
+        } else if kind == "LoadBalancer" && !in_spec.is_empty() && in_spec != "fleet" {
+            "no restart"
         } else if kind != "ScalingService" || in_spec.is_empty() {
             ""
         } else if in_spec == "volumes[].name" {

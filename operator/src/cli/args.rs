@@ -291,11 +291,15 @@ pub struct PlanArgs {
 #[command(after_help = "Exit code: 0 no problem, 1 problems, each as path:line:column: message.
 
 Example:
-  evenkeel check gitops-example/ other/web.yaml")]
+  evenkeel check gitops-example/ other/web.yaml
+  evenkeel check gitops-example/ --secrets /etc/evenkeel/secrets")]
 pub struct CheckArgs {
     /// Files and directories; each directory is checked as one source
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
+    /// Directory of secrets, to check that they are there and certificates load; without it both are taken for granted
+    #[arg(long, value_name = "DIR")]
+    pub secrets: Option<PathBuf>,
 }
 
 /// `evenkeel render`.

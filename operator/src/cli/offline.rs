@@ -1,6 +1,7 @@
 //! Commands that change nothing: `plan`, `check`, `render`, `crd`, `schema`.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use crate::backend::{Backend, Watch};
 use crate::bell::Doorbell;
 use crate::clock::Clock;
 use crate::config::{self, FileSecrets};
+use crate::edge;
 use crate::fake::scenario::Scenario;
 use crate::keep::StoreKeeper;
 use crate::model::{
@@ -182,6 +184,10 @@ impl Secrets for AnySecret {
     fn get(&self, name: &str, key: &str) -> Result<Secret, String> {
         Ok(Secret::new(&format!("(secret {name}/{key})")))
     }
+
+    fn are_stand_ins(&self) -> bool {
+        true
+    }
 }
 
 /// Reads a file or a directory as one source, with paths as they were given.
@@ -225,11 +231,17 @@ pub fn check(
     out: &mut dyn Write,
 ) -> Result<Exit, CliError> {
     let owner = nobody()?;
+    // Without a place for them secrets are taken to be there and good.
+    let files = args.secrets.clone().map(|dir| FileSecrets::new(Some(dir)));
+    let secrets: &dyn Secrets = match &files {
+        Some(files) => files,
+        None => &AnySecret,
+    };
     let mut problems: Vec<ProblemView> = Vec::new();
     for path in &args.paths {
         let tree = read(path)?;
         let nothing = Applied::default();
-        let (desired, _) = parse_tree(&tree, &context(&owner, &AnySecret, &nothing));
+        let (desired, _) = parse_tree(&tree, &context(&owner, secrets, &nothing));
         let root = if path.is_dir() { Some(path.as_path()) } else { path.parent() };
         problems.extend(desired.problems.into_iter().map(|mut p| {
             if let Some(root) = root {
@@ -259,7 +271,8 @@ pub fn render(
         return Ok(Exit::Problem);
     }
     let wanted = |name| args.service.as_ref().is_none_or(|s| s == name);
-    let mut all = BTreeMap::new();
+    let mut all: BTreeMap<String, serde_json::Value> = BTreeMap::new();
+    let mut pages = String::new();
     for service in desired.services.values().filter(|s| wanted(&s.name)) {
         let Some(host) = desired.fleets.get(&service.fleet).and_then(|f| f.hosts.keys().next())
         else {
@@ -279,16 +292,27 @@ pub fn render(
             published: published.collect(),
             stop_signal: service.termination.signal.clone(),
         };
-        all.insert(start.name.to_string(), rendered(&owner, &service.fleet, &start));
+        let container = rendered(&owner, &service.fleet, &start);
+        all.insert(start.name.to_string(), serde_json::to_value(container).unwrap_or_default());
+        if let Some(routing) = desired.routings.get(&service.name) {
+            let edge::Preview { file, text, problem } = edge::preview(routing);
+            let _ = write!(pages, "\n# {file} of {}\n", service.name);
+            if let Some(problem) = problem {
+                let _ = writeln!(pages, "# {problem}");
+            }
+            pages.push_str(&text);
+            all.insert(format!("{}/{file}", service.name), text.into());
+        }
     }
     if all.is_empty() {
         return Err(CliError::new("there is no such service")
             .hint("`evenkeel render PATH` without --service shows all there are"));
     }
     let _ = output::emit(out, output, &all, || {
-        let mut text = serde_json::to_string_pretty(&all).unwrap_or_default();
+        let containers: BTreeMap<_, _> = all.iter().filter(|(_, what)| !what.is_string()).collect();
+        let mut text = serde_json::to_string_pretty(&containers).unwrap_or_default();
         text.push('\n');
-        text
+        text + &pages
     })?;
     Ok(Exit::Fine)
 }

@@ -194,3 +194,62 @@ fn problems_for_programs_are_one_document() {
     let v: serde_json::Value = serde_json::from_slice(&out).unwrap();
     assert_eq!(v["problems"][0]["path"], "a.yaml");
 }
+
+/// What a command that changes nothing prints.
+fn printed(words: &str) -> (Exit, String) {
+    let term = Terminal { colour: false, interactive: false, width: 100, height: 24 };
+    let cli = read(words).unwrap_or_else(|e| panic!("{words}: {e}"));
+    let mut out = Vec::new();
+    let exit = match &cli.command {
+        Command::Check(args) => offline::check(args, cli.global.output, term, &mut out),
+        Command::Render(args) => offline::render(args, cli.global.output, term, &mut out),
+        other => panic!("{other:?}"),
+    };
+    (exit.unwrap(), String::from_utf8(out).unwrap())
+}
+
+#[test]
+fn render_shows_what_a_balancer_would_read_and_no_secret() {
+    let dir = tempfile::tempdir().unwrap();
+    let tls = "publish: 8181, certificates: [{name: site, key: tls}]";
+    let text = include_str!("../source/parse/tests/traffic.yaml").replace("publish: 8181", tls);
+    std::fs::write(dir.path().join("shop.yaml"), text).unwrap();
+    let path = dir.path().display();
+    let (exit, said) = printed(&format!("render {path}"));
+    assert_eq!(exit, Exit::Fine);
+    for part in [
+        "\"Image\": \"haproxy:3.2\"",
+        "# haproxy.cfg of edge\n",
+        "    bind :80 ssl crt-list /etc/evenkeel/certificates/",
+        "backend web.8080.cookie-CART\n",
+        "# nginx.conf of inner\n",
+        "server_name *.web.internal;",
+        "# no server is known here",
+    ] {
+        assert!(said.contains(part), "{part}:\n{said}");
+    }
+    assert!(!said.contains("(secret site/tls)"), "{said}");
+    let (_, one) = printed(&format!("render {path} --service inner -o json"));
+    let one: serde_json::Value = serde_json::from_str(&one).unwrap();
+    let keys: Vec<&String> = one.as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["inner/nginx.conf", "inner_1"]);
+}
+
+#[test]
+fn check_judges_certificates_where_it_is_shown_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let spec = "provider: {haproxy: {}}, listeners: [{name: x, port: 443, certificates: [{name: site, key: tls}]}]";
+    let text = format!(
+        "apiVersion: evenkeel.dev/v1alpha1\nkind: LoadBalancer\nmetadata: {{name: edge}}\nspec: {{{spec}}}\n"
+    );
+    std::fs::write(dir.path().join("edge.yaml"), text).unwrap();
+    let path = dir.path().display();
+    assert_eq!(printed(&format!("check {path}")).0, Exit::Fine);
+    let secrets = dir.path().join("secrets/site");
+    std::fs::create_dir_all(&secrets).unwrap();
+    std::fs::write(secrets.join("tls"), "not a certificate").unwrap();
+    let (exit, said) = printed(&format!("check {path}/edge.yaml --secrets {path}/secrets"));
+    assert_eq!(exit, Exit::Problem);
+    let told = "edge.yaml:4:81: LoadBalancer edge: spec.listeners[0].certificates[0]: the secret site/tls has no certificate in it";
+    assert!(said.contains(told) && !said.contains("not a certificate"), "{said}");
+}

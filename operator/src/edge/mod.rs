@@ -23,7 +23,7 @@ use crate::bell::Doorbell;
 use crate::clock::Clock;
 pub use crate::model::File;
 use crate::model::{
-    BalancerKind, BalancerView, InstanceId, Order, Registrations, RegistryView, Table,
+    BalancerKind, BalancerView, InstanceId, Order, Registrations, RegistryView, Routing, Table,
 };
 
 /// Drives the running balancers of one fleet.
@@ -58,6 +58,26 @@ pub fn boot(kind: BalancerKind) -> Boot {
     match kind {
         BalancerKind::Haproxy => haproxy::boot(),
         BalancerKind::Nginx => nginx::boot(),
+    }
+}
+
+/// A balancer's configuration as it would be while nobody is behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preview {
+    /// What the file is called.
+    pub file: &'static str,
+    /// The file. It names certificates and has none in it.
+    pub text: String,
+    /// What would be left out, and why.
+    pub problem: Option<String>,
+}
+
+/// Renders what documents fix, for a person to look at. What a program of another version or build says of it is not
+/// known here.
+pub fn preview(routing: &Arc<Routing>) -> Preview {
+    match routing.kind {
+        BalancerKind::Haproxy => haproxy::preview(routing),
+        BalancerKind::Nginx => nginx::preview(routing),
     }
 }
 

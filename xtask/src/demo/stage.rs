@@ -2,7 +2,7 @@
 //! that carry its owner.
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -26,6 +26,15 @@ const OWNER: &str = "demo-";
 const KEPT: &str = "kept";
 /// The toy's own.
 const PORT: u16 = 8080;
+/// Where `gitops-example/` publishes its load balancer.
+const DOOR: u16 = 8181;
+
+/// The port, or another where somebody has it.
+fn free(port: u16) -> Result<u16> {
+    let listen = |port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port));
+    let listener = listen(port).or_else(|_| listen(0)).context("no port is free")?;
+    Ok(listener.local_addr()?.port())
+}
 
 pub(super) struct Stage<'a> {
     tree: &'a Tree,
@@ -74,18 +83,22 @@ impl<'a> Stage<'a> {
 
     fn furnish(&mut self) -> Result<()> {
         let taken = run("docker")
-            .args(["ps", "--all", "--quiet", "--filter", "name=^/?web-(test|production)_"])
+            .args(["ps", "--all", "--quiet", "--filter", "name=^/?(edge|web-test|web-production)_"])
             .read()?;
         if !taken.is_empty() {
             self.suffix = format!("-{}", std::process::id());
         }
         let example = self.tree.root().join("gitops-example");
+        let door = free(DOOR)?;
         for path in self.tree.paths()? {
             let Some(path) = path.strip_prefix("gitops-example/") else { continue };
             let text = fs::read_to_string(example.join(path))?;
-            let text = text.replace("name: web-test", &format!("name: web-test{}", self.suffix));
-            let text = text
-                .replace("name: web-production", &format!("name: web-production{}", self.suffix));
+            let mut text = text.replace(&format!("publish: {DOOR}"), &format!("publish: {door}"));
+            for name in
+                ["name: web-test", "name: web-production", "name: edge", "loadBalancer: edge"]
+            {
+                text = text.replace(name, &format!("{name}{}", self.suffix));
+            }
             let to = self.repository().join(path);
             fs::create_dir_all(to.parent().unwrap_or(&to))?;
             fs::write(&to, on_engine(&text, std::env::var("DOCKER_HOST").ok().as_deref()))?;

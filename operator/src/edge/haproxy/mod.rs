@@ -14,9 +14,10 @@ mod runtime;
 mod words;
 
 pub use self::drive::drive;
+use super::Preview;
 use super::container::Boot;
-use crate::model::File;
 use crate::model::edge::ACCESS_LOG;
+use crate::model::{File, Routing};
 
 /// The configuration in force, inside the container.
 const CONFIG: &str = "/etc/evenkeel/haproxy.cfg";
@@ -46,6 +47,24 @@ pub fn boot() -> Boot {
         args: vec![script],
         files: vec![File { path: CONFIG.into(), content: render::boot().into(), mode: 0o644 }],
         stop_signal: "SIGUSR1",
+    }
+}
+
+/// A configuration whose places are all free.
+pub(super) fn preview(routing: &Routing) -> Preview {
+    let sizes = routing.pools.iter().map(|(name, pool)| (name.clone(), assign::size(pool, 0, 0)));
+    let rendered = render::render(
+        routing,
+        &sizes.collect(),
+        &std::collections::BTreeMap::new(),
+        &render::LeftOut::new(),
+    );
+    let note =
+        "# no server is known here: each takes one of the places when it runs, without a reload\n";
+    Preview {
+        file: "haproxy.cfg",
+        text: format!("{note}{}", rendered.text),
+        problem: observe::problem(&rendered.left_out),
     }
 }
 

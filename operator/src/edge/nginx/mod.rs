@@ -27,10 +27,22 @@ pub use image::{Image, Stream};
 pub use page::{Culprit, Part};
 pub use render::{ASK_PORT, LeftOut, Rendered, render};
 
-use super::{Boot, File};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Boot, File, Preview};
+use crate::model::{Routing, Table};
 
 /// Where nginx reads its configuration.
 const CONFIG: &str = "/etc/evenkeel/nginx.conf";
+
+/// A configuration without anybody to pass requests to.
+pub(super) fn preview(routing: &Arc<Routing>) -> Preview {
+    let table = Table { routing: routing.clone(), servers: BTreeMap::new(), complete: true };
+    let Rendered { text, facts, .. } = render(&table, &Image::default(), &LeftOut::new());
+    let note = "# no server is known here: each comes into its upstream when it runs\n";
+    Preview { file: "nginx.conf", text: format!("{note}{text}"), problem: facts.problem }
+}
 
 /// Why a route's host or path cannot be written, if so.
 pub(super) fn unfit(host: Option<&str>, path: &str) -> Option<String> {
