@@ -391,13 +391,7 @@ fn every_dependency_has_its_reason() {
 }
 
 /// What is refused for now, by the beginning of its path.
-const REFUSED: [&str; 5] = [
-    "Fleet spec.discovery.consul.servers",
-    "Fleet spec.discovery.consul.image",
-    "Fleet spec.discovery.consul.publish",
-    "Fleet spec.backend.marathon",
-    "LoadBalancer spec.virtualIp",
-];
+const REFUSED: [&str; 1] = ["Fleet spec.backend.marathon"];
 
 /// Fields whose change replaces the running instances, by the beginning of their path, each with
 /// a value that a change is tried with.
@@ -508,19 +502,7 @@ fn what_the_reference_says_is_refused_is_refused() {
     let head = |kind: &str| {
         format!("apiVersion: evenkeel.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: x}}\nspec:\n")
     };
-    let consul = |fields: &str| {
-        head("Fleet")
-            + "  backend: {docker: {hosts: [{name: h, endpoint: 'unix:///x'}]}}\n  discovery: {consul: {"
-            + fields
-            + "}}\n"
-    };
-    let examples = [
-        consul("servers: 3"),
-        consul("servers: 3, image: consul"),
-        consul("servers: 3, publish: {ui: 8501}"),
-        head("Fleet") + "  backend: {marathon: {urls: ['http://m:8080']}}\n",
-        balancer("virtualIp: {address: 10.0.0.9/24, interface: eth0, routerId: 50}"),
-    ];
+    let examples = [head("Fleet") + "  backend: {marathon: {urls: ['http://m:8080']}}\n"];
     for (example, what) in examples.iter().zip(REFUSED) {
         let problems = desired(&[("x.yaml", example)]).problems;
         let refused = problems.iter().any(|p| p.message.contains("is not implemented yet"));
@@ -553,6 +535,14 @@ fn rows(kind: &str, path: &str, schema: &Value, out: &mut String) {
         };
         let change = if REFUSED.iter().any(|r| full.starts_with(r)) {
             "refused for now"
+        } else if kind == "Fleet"
+            && ["image", "network", "publish", "publish.ui"]
+                .iter()
+                .any(|f| in_spec.strip_prefix("discovery.consul.") == Some(f))
+        {
+            "restarts its Consul one by one"
+        } else if kind == "LoadBalancer" && in_spec == "virtualIp.image" {
+            "restarts its keepalived"
         } else if kind == "LoadBalancer" && BALANCER_RESTARTS.iter().any(|(f, _)| begins(f)) {
             "restarts one by one"
         } else if in_spec == "provider.nginx.image" {

@@ -38,7 +38,8 @@ const CONFIG: &str = "/etc/evenkeel/nginx.conf";
 
 /// A configuration without anybody to pass requests to.
 pub(super) fn preview(routing: &Arc<Routing>) -> Preview {
-    let table = Table { routing: routing.clone(), servers: BTreeMap::new(), complete: true };
+    let table =
+        Table { routing: routing.clone(), servers: BTreeMap::new(), complete: true, held: false };
     let Rendered { text, facts, .. } = render(&table, &Image::default(), &LeftOut::new());
     let note = "# no server is known here: each comes into its upstream when it runs\n";
     Preview { file: "nginx.conf", text: format!("{note}{text}"), problem: facts.problem }
