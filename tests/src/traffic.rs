@@ -97,7 +97,8 @@ impl Front {
             "{{loadBalancer: {name}, listener: http, host: {host}, pathPrefix: {path}, port: http}}"
         );
         let mut service = service.more(&format!("networks: [{}]", self.network));
-        service.termination = "drain: 5s, grace: 5s".into();
+        // A toy that is told to end finishes what it has, which would hide that it was told too early.
+        service.termination = "drain: 5s, grace: 5s, signal: SIGKILL".into();
         service.more(&format!("routes: [{route}]"))
     }
 }
@@ -177,12 +178,19 @@ impl Drop for Tag {
 }
 
 impl Show {
-    /// Everything runs and is asked `rate` times a second.
-    pub async fn begin(provider: Provider, balancers: u32, rate: u32, least: usize) -> Self {
+    /// Everything runs and is asked `rate` times a second; each answer takes `slow` milliseconds at least.
+    pub async fn begin(
+        provider: Provider,
+        balancers: u32,
+        rate: u32,
+        slow: u32,
+        least: usize,
+    ) -> Self {
         let bed = Bed::new().await;
         let front = Front::new(&bed, provider, balancers);
         let web = bed.service("web", 4).rollout("maxSurge: 2, progressDeadline: 8s");
-        let web = front.routed(&web, HOST, "/");
+        // Some requests are always under way.
+        let web = front.routed(&web.env("TOY_SLOW", &format!("{slow}ms")), HOST, "/");
         bed.repo.write("edge.yaml", front.to_string());
         let commit = bed.repo.put(&web);
         fs::write(bed.dir().join("secret"), SECRET).unwrap();
@@ -190,7 +198,7 @@ impl Show {
         agent.settled(&front.service(&bed), &commit).await;
         agent.settled(&web, &commit).await;
         let at = front.addresses(&bed).await.into_values().collect();
-        let workers = (rate / 25).max(4);
+        let workers = (rate / 25).max(4) + 2 * rate * slow / 1000;
         let plan = Plan { at, host: HOST.into(), path: "/".into(), rate, workers };
         let load = Load::start(plan);
         Self { bed, front, web, agent, load, least, commit, tag: None }

@@ -35,7 +35,7 @@ pub struct Plan {
     pub path: String,
     /// Requests a second, all workers together.
     pub rate: u32,
-    /// How many ask at once: half of them keep their connections.
+    /// How many ask at once: half of them GET on connections that they keep, the others POST on a new one each time.
     pub workers: u32,
 }
 
@@ -294,7 +294,7 @@ impl Worker {
         let plan = self.plan.clone();
         if let Some(mut connection) = self.kept.take() {
             (*at, *on_kept) = (connection.at, true);
-            match connection.ask(&plan.host, &plan.path, true).await {
+            match connection.ask("GET", &plan.host, &plan.path, true).await {
                 Ok(answer) => {
                     self.keep(connection, &answer);
                     return Ok(answer);
@@ -311,12 +311,18 @@ impl Worker {
                 detours.elsewhere = true;
                 continue;
             };
-            let answer = connection.ask(&plan.host, &plan.path, self.keeps).await;
+            let answer = connection.ask(self.method(), &plan.host, &plan.path, self.keeps).await;
             let answer = answer.map_err(|broken| broken.kind)?;
             self.keep(connection, &answer);
             return Ok(answer);
         }
         Err(Kind::Unreached)
+    }
+
+    /// What a balancer may not send twice shows who was stopped too early: it repeats a GET without a word. On a kept
+    /// connection the client could not repeat it either.
+    fn method(&self) -> &'static str {
+        if self.keeps { "GET" } else { "POST" }
     }
 
     fn keep(&mut self, connection: Connection, answer: &Answer) {

@@ -79,16 +79,18 @@ impl Connection {
         Some(Self { at, asked: 0, stream })
     }
 
-    /// One request. `keeps`: there may be another on this connection.
+    /// One request without a body. `keeps`: there may be another on this connection.
     pub(super) async fn ask(
         &mut self,
+        method: &str,
         host: &str,
         path: &str,
         keeps: bool,
     ) -> Result<Answer, Broken> {
         self.asked += 1;
         let close = if keeps { "" } else { "Connection: close\r\n" };
-        let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{close}\r\n");
+        let length = if method == "GET" { "" } else { "Content-Length: 0\r\n" };
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n{length}{close}\r\n");
         // A connection that was closed meanwhile may refuse the request and still hold an answer, such as a 408.
         let sent = self.stream.write_all(head.as_bytes()).await;
         let mut bytes = Vec::new();
@@ -144,7 +146,7 @@ fn parse(bytes: &[u8]) -> Option<Result<Answer, Kind>> {
 pub async fn get(at: SocketAddr, host: &str, path: &str) -> Result<Answer, Kind> {
     let exchange = async {
         let mut connection = Connection::open(at).await.ok_or(Kind::Unreached)?;
-        connection.ask(host, path, false).await.map_err(|broken| broken.kind)
+        connection.ask("GET", host, path, false).await.map_err(|broken| broken.kind)
     };
     timeout(Duration::from_secs(10), exchange).await.unwrap_or(Err(Kind::Timeout))
 }

@@ -44,7 +44,7 @@ pub(crate) async fn measure(quick: bool) {
     for provider in [Provider::Haproxy, Provider::Nginx] {
         let events = if quick { 30 } else { 100 };
         eprintln!("burst: {provider}");
-        let mut show = Show::begin(provider, 3, 500, 0).await;
+        let mut show = Show::begin(provider, 3, 500, 0, 0).await;
         let mut watch = JoinSet::new();
         let mut seen = Vec::new();
         for (_, master) in show.masters().await {

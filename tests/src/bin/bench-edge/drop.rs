@@ -124,7 +124,7 @@ pub(crate) async fn measure(quick: bool) {
     for provider in [Provider::Haproxy, Provider::Nginx] {
         eprintln!("drop: {provider}");
         let specs = if quick { 1 } else { 5 };
-        let mut show = Show::begin(provider, 1, 100, 0).await;
+        let mut show = Show::begin(provider, 1, 100, 0, 0).await;
         let deaths = Deaths::listen(&show.bed.docker);
         let mut gone = Vec::new();
         let mut lost = 0;

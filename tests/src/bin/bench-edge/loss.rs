@@ -11,7 +11,7 @@ pub(crate) async fn measure(quick: bool) {
     let least = if quick { 3_000 } else { 30_000 };
     for provider in [Provider::Haproxy, Provider::Nginx] {
         eprintln!("loss: {provider}");
-        let mut show = Show::begin(provider, 3, RATE, least).await;
+        let mut show = Show::begin(provider, 3, RATE, 20, least).await;
         tell(provider, &show.scale().await);
         tell(provider, &show.roll().await);
         tell(provider, &show.rollback().await);
