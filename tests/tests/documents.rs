@@ -543,9 +543,10 @@ fn rows(kind: &str, path: &str, schema: &Value, out: &mut String) {
             "restarts its Consul one by one"
         } else if kind == "LoadBalancer" && in_spec == "virtualIp.image" {
             "restarts its keepalived"
-        } else if kind == "LoadBalancer" && BALANCER_RESTARTS.iter().any(|(f, _)| begins(f)) {
-            "restarts one by one"
-        } else if in_spec == "provider.nginx.image" {
+        } else if kind == "LoadBalancer"
+            && (BALANCER_RESTARTS.iter().any(|(f, _)| begins(f))
+                || in_spec == "provider.nginx.image")
+        {
             "restarts one by one"
         } else if kind == "LoadBalancer"
             && ["provider", "provider.haproxy", "provider.nginx", "listeners"].contains(&in_spec)

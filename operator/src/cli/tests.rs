@@ -203,7 +203,12 @@ fn printed(words: &str) -> (Exit, String) {
     let exit = match &cli.command {
         Command::Check(args) => offline::check(args, cli.global.output, term, &mut out),
         Command::Render(args) => offline::render(args, cli.global.output, term, &mut out),
-        other => panic!("{other:?}"),
+        other @ (Command::Run(_)
+        | Command::Plan(_)
+        | Command::Status(_)
+        | Command::Crd(_)
+        | Command::Schema(_)
+        | Command::Completions(_)) => panic!("{other:?}"),
     };
     (exit.unwrap(), String::from_utf8(out).unwrap())
 }
