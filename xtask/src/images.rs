@@ -4,6 +4,7 @@
 
 mod balancers;
 mod consul;
+mod packages;
 
 use std::fmt::Write as _;
 use std::fs;

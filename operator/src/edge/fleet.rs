@@ -39,6 +39,8 @@ pub struct FleetEdge {
 /// The registry of the fleet's newest document.
 #[derive(Default)]
 struct Registry {
+    /// The fleet that the rest was taken from.
+    of: Option<Arc<Fleet>>,
     wanted: Option<RegistrySpec>,
     addresses: BTreeMap<HostName, String>,
     running: Option<Running>,
@@ -89,6 +91,10 @@ impl FleetEdge {
 impl Edge for FleetEdge {
     fn watch(&self, fleet: &Arc<Fleet>) {
         let mut registry = self.registry();
+        if registry.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, fleet)) {
+            return;
+        }
+        registry.of = Some(Arc::clone(fleet));
         if registry.wanted != fleet.registry {
             // What the old one was entered in stays there until its own checks say otherwise.
             let same = matches!(

@@ -248,6 +248,3 @@ impl Scene<'_> {
         }
     }
 }
-
-/// The newest balancer views by container, for [`World::balancers`].
-pub type Views = BTreeMap<InstanceId, Arc<BalancerView>>;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::{LABEL, digest, label};
+use super::{LABEL, digest, label, packages};
 use crate::command::run;
 use crate::setup;
 
@@ -103,91 +103,35 @@ fn contents() -> String {
 
 /// The unpacked packages as a tar, made when this machine has none yet.
 fn rootfs() -> Result<PathBuf> {
-    let cache = cache()?;
-    fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
-    let name = format!("rootfs-{}", digest(&contents())?);
-    let tar = cache.join(format!("{name}.tar"));
-    // Several clones may ask at once; the second waits and finds it made.
-    let lock = fs::File::create(cache.join("rootfs.lock"))?;
-    lock.lock().context("cannot lock the cache")?;
-    if !tar.is_file() {
-        unpack(&cache.join(name), &tar)?;
-    }
-    Ok(tar)
+    packages::kept("rootfs", &contents(), unpack)
 }
 
 fn unpack(root: &Path, tar: &Path) -> Result<()> {
     setup::ensure(setup::PACKAGES)?;
-    let mirror = mirror()?;
+    let mirror = packages::mirror(SUITE)?;
     println!("unpacking {PACKAGES} of {SUITE}; this takes some minutes, once a machine");
-    // What a run before left half made is of no use.
-    remove(root)?;
-    let made = run("debootstrap")
+    run("debootstrap")
         .args(["--variant=minbase", &format!("--include={PACKAGES}"), SUITE])
         .arg(root)
         .arg(mirror)
-        .read()
-        .map(drop);
-    let packed = made.and_then(|()| {
-        fs::write(root.join(REGISTRY_CONFIG_PATH), REGISTRY_CONFIG)?;
-        let part = tar.with_extension("part");
-        run("tar")
-            .arg("--create")
-            .args(["--numeric-owner", "--one-file-system", "--file"])
-            .arg(&part)
-            .args(LEFT_OUT.map(|path| format!("--exclude={path}")))
-            .arg("--directory")
-            .arg(root)
-            .arg(".")
-            .go()?;
-        fs::rename(&part, tar).context("cannot keep what was packed")
-    });
-    remove(root)?;
-    packed
-}
-
-fn remove(root: &Path) -> Result<()> {
-    if root.exists() {
-        fs::remove_dir_all(root).with_context(|| format!("cannot remove {}", root.display()))?;
-    }
-    Ok(())
-}
-
-/// Where the packages of this machine come from.
-fn mirror() -> Result<String> {
-    let targets = run("apt-get")
-        .args(["indextargets", "--format", "$(CODENAME) $(SITE)", "Created-By: Packages"])
         .read()?;
-    site(&targets)
-        .map(str::to_owned)
-        .with_context(|| format!("apt knows no mirror\nhint: the images are made of {SUITE}"))
-}
-
-/// The mirror that has our suite, or else that of the machine's own: a mirror has every suite.
-fn site(targets: &str) -> Option<&str> {
-    let mut sites = targets.lines().filter_map(|line| line.split_once(' '));
-    let ours = sites.clone().find(|(suite, _)| *suite == SUITE);
-    ours.or_else(|| sites.find(|(suite, _)| !suite.contains('-'))).map(|(_, site)| site)
-}
-
-/// Beside the clones, not in one: several share what takes minutes to make.
-fn cache() -> Result<PathBuf> {
-    let named = |name| std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
-    let cache = named("XDG_CACHE_HOME").or_else(|| Some(named("HOME")?.join(".cache")));
-    Ok(cache.context("neither XDG_CACHE_HOME nor HOME is set")?.join("evenkeel"))
+    fs::write(root.join(REGISTRY_CONFIG_PATH), REGISTRY_CONFIG)?;
+    let part = tar.with_extension("part");
+    run("tar")
+        .arg("--create")
+        .args(["--numeric-owner", "--one-file-system", "--file"])
+        .arg(&part)
+        .args(LEFT_OUT.map(|path| format!("--exclude={path}")))
+        .arg("--directory")
+        .arg(root)
+        .arg(".")
+        .go()?;
+    fs::rename(&part, tar).context("cannot keep what was packed")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_mirror_of_the_suite_is_taken_before_another() {
-        let targets = "bookworm-security http://b\ntrixie http://a\nbookworm http://c\n";
-        assert_eq!(site(targets), Some("http://c"));
-        assert_eq!(site("sid-updates http://b\ntrixie http://a"), Some("http://a"));
-        assert_eq!(site(""), None);
-    }
 
     #[test]
     fn nothing_that_names_the_mirror_is_packed() {

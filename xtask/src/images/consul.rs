@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::{LABEL, digest, label};
+use super::{LABEL, digest, label, packages};
 use crate::command::run;
 
 /// Later releases have none, for its licence changed.
@@ -56,22 +56,7 @@ fn contents() -> String {
 
 /// The unpacked packages as a tar, made when this machine has none yet.
 fn rootfs() -> Result<PathBuf> {
-    let cache = cache()?;
-    fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
-    let name = format!("consul-{}", digest(&contents())?);
-    let tar = cache.join(format!("{name}.tar"));
-    // Several clones may ask at once; the second waits and finds it made.
-    let lock = fs::File::create(cache.join("consul.lock"))?;
-    lock.lock().context("cannot lock the cache")?;
-    if !tar.is_file() {
-        let work = cache.join(name);
-        // What a run before left half made is of no use.
-        remove(&work)?;
-        let made = unpack(&work, &tar);
-        remove(&work)?;
-        made?;
-    }
-    Ok(tar)
+    packages::kept("consul", &contents(), unpack)
 }
 
 fn unpack(work: &Path, tar: &Path) -> Result<()> {
@@ -83,7 +68,7 @@ fn unpack(work: &Path, tar: &Path) -> Result<()> {
     for directory in ["lists/partial", "cache/archives/partial", "packages", "root"] {
         fs::create_dir_all(work.join(directory))?;
     }
-    fs::write(work.join("sources"), source(&mirror()?))?;
+    fs::write(work.join("sources"), source(&packages::mirror(SUITE)?))?;
     let apt = || {
         let settings = [
             ("Dir::State::Lists", work.join("lists")),
@@ -122,13 +107,6 @@ fn unpack(work: &Path, tar: &Path) -> Result<()> {
     fs::rename(&part, tar).context("cannot keep what was packed")
 }
 
-fn remove(path: &Path) -> Result<()> {
-    if path.exists() {
-        fs::remove_dir_all(path).with_context(|| format!("cannot remove {}", path.display()))?;
-    }
-    Ok(())
-}
-
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// A line for the package manager.
@@ -141,44 +119,9 @@ fn source(mirror: &str) -> String {
     format!("deb {keys}{mirror} {SUITE} main\n")
 }
 
-/// Where the packages of this machine come from.
-fn mirror() -> Result<String> {
-    let targets = run("apt-get")
-        .args(["indextargets", "--format", "$(CODENAME) $(SITE)", "Created-By: Packages"])
-        .read()
-        .with_context(|| {
-            format!("hint: {TAG} is made of Debian's packages, which takes apt-get")
-        })?;
-    site(&targets).map(str::to_owned).with_context(|| {
-        format!("apt knows no mirror\nhint: the image is made of Debian's {SUITE}")
-    })
-}
-
-/// The mirror that has our suite, or else that of the machine's own: a mirror has every suite.
-fn site(targets: &str) -> Option<&str> {
-    let mut sites = targets.lines().filter_map(|line| line.split_once(' '));
-    let ours = sites.clone().find(|(suite, _)| *suite == SUITE);
-    ours.or_else(|| sites.find(|(suite, _)| !suite.contains('-'))).map(|(_, site)| site)
-}
-
-/// Beside the clones, not in one: several share what takes a while to make.
-fn cache() -> Result<PathBuf> {
-    let named = |name| std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
-    let cache = named("XDG_CACHE_HOME").or_else(|| Some(named("HOME")?.join(".cache")));
-    Ok(cache.context("neither XDG_CACHE_HOME nor HOME is set")?.join("evenkeel"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_mirror_of_the_machine_does() {
-        let targets = "bookworm-security http://b/s\nbookworm http://a/debian\n";
-        assert_eq!(site(targets), Some("http://a/debian"));
-        assert_eq!(site("bookworm http://a\nbullseye http://b"), Some("http://b"));
-        assert_eq!(site("bookworm-updates http://a"), None);
-    }
 
     #[test]
     fn the_source_is_one_line() {

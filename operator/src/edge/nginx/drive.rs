@@ -104,7 +104,7 @@ impl Driver {
         self.look(&mut shell, link).await?;
         loop {
             let table = link.orders.borrow_and_update().clone();
-            let held = table.held && self.sight.view(&table).listening;
+            let held = table.held && self.sight.listening();
             let table = self.kept(&table, held);
             // Until it is done, less is in force as ordered than was a moment ago.
             self.tell(link);
@@ -133,7 +133,7 @@ impl Driver {
 
     /// An agent that has just begun knows more in a moment, and then mostly that nothing is to be done.
     fn hesitation(&mut self, table: &Table) -> Duration {
-        if table.complete || !self.sight.view(table).listening {
+        if table.complete || !self.sight.listening() {
             self.incomplete = None;
             return Duration::ZERO;
         }

@@ -109,6 +109,11 @@ impl Sight {
         !self.state.old.is_empty()
     }
 
+    /// Whether it takes traffic: a table of ours is in force.
+    pub(super) fn listening(&self) -> bool {
+        self.in_force.as_ref().is_some_and(|f| !f.digest.is_empty() && f.digest != NOTHING)
+    }
+
     /// As it is told, for a balancer that is to do what `table` says.
     pub(super) fn view(&self, table: &Table) -> BalancerView {
         let nothing = Facts::default();
@@ -118,7 +123,7 @@ impl Sight {
         });
         BalancerView {
             seen: self.seen,
-            listening: !facts.digest.is_empty() && facts.digest != NOTHING,
+            listening: self.listening(),
             pools: as_ordered.map(|(pool, _)| pool.clone()).collect(),
             servers: self.servers.iter().map(|(key, it)| (key.clone(), it.view())).collect(),
             refused: facts.refused.clone(),
