@@ -146,6 +146,12 @@ impl Edge for FleetEdge {
             running.consul.publish(edges.registrations.clone());
         }
     }
+
+    /// The registry is spoken with anew from the next look on, and changed only once something is published.
+    fn release(&self) {
+        self.balancers.publish(BTreeMap::new());
+        self.registry().running = None;
+    }
 }
 
 /// How the client agent of a cluster that is run here is reached; `None` while none works.
