@@ -77,10 +77,27 @@ struct Past {
     /// The last status that was written, and the version that it led to.
     written: Option<(Value, String)>,
     when: Option<Instant>,
-    failures: u32,
-    not_before: Option<Instant>,
+    /// Of finalizers and of statuses: the one must not wait for the other.
+    tries: [Tries; 2],
     /// What it asked to be answered, and when that was first seen.
     asked: Option<(String, Time)>,
+}
+
+/// Failures in a row.
+#[derive(Debug, Default, Clone, Copy)]
+struct Tries {
+    failures: u32,
+    not_before: Option<Instant>,
+}
+
+impl Write {
+    fn tries<'p>(&self, past: &'p mut Past) -> &'p mut Tries {
+        let [finalizers, statuses] = &mut past.tries;
+        match self {
+            Self::Finalizers(_) => finalizers,
+            Self::Status(_) | Self::Conditions(_) => statuses,
+        }
+    }
 }
 
 /// A round's outcome.
@@ -88,6 +105,20 @@ struct Round {
     writes: Vec<(Arc<Object>, Write)>,
     /// When there is more to do by itself.
     again: Option<Instant>,
+}
+
+impl Round {
+    fn later(&mut self, at: Instant) {
+        self.again = Some(self.again.map_or(at, |a| a.min(at)));
+    }
+
+    /// Puts a write in, unless it failed a moment ago.
+    fn push(&mut self, object: &Arc<Object>, write: Write, past: &mut Past, now: Instant) {
+        match write.tries(past).not_before.filter(|until| *until > now) {
+            Some(until) => self.later(until),
+            None => self.writes.push((object.clone(), write)),
+        }
+    }
 }
 
 impl Writer {
@@ -152,10 +183,6 @@ impl Writer {
             if mine.uid != object.uid {
                 *mine = Past { uid: object.uid.clone(), ..Past::default() };
             }
-            if let Some(until) = mine.not_before.filter(|until| *until > now) {
-                round.again = Some(round.again.map_or(until, |a| a.min(until)));
-                continue;
-            }
             let mut snapshot = |revision: Option<&str>| {
                 let revision = revision?;
                 let found = known
@@ -203,7 +230,7 @@ impl Writer {
                 }
             }
             if let Some(finalizers) = finalizers(object, &facts) {
-                round.writes.push((object.clone(), Write::Finalizers(finalizers)));
+                round.push(object, Write::Finalizers(finalizers), mine, now);
                 continue;
             }
             facts.answered = self.answered(object, mine, status, &index);
@@ -218,7 +245,7 @@ impl Writer {
                 if *last == status && *version == object.version {
                     let conditions = status.get("conditions").cloned().unwrap_or_default();
                     if let Some(claimed) = claimed(&conditions, &object.status) {
-                        round.writes.push((object.clone(), Write::Conditions(claimed)));
+                        round.push(object, Write::Conditions(claimed), mine, now);
                     }
                     continue;
                 }
@@ -226,9 +253,9 @@ impl Writer {
             let next = mine.when.map(|when| when + EACH).filter(|next| *next > now);
             match next {
                 Some(next) if !turns(&status, &object.status) => {
-                    round.again = Some(round.again.map_or(next, |a| a.min(next)));
+                    round.later(next);
                 }
-                _ => round.writes.push((object.clone(), Write::Status(status))),
+                _ => round.push(object, Write::Status(status), mine, now),
             }
         }
         round
@@ -282,7 +309,7 @@ impl Writer {
             let now = Instant::now();
             let (text, hint) = match outcome {
                 Ok(Ok(version)) => {
-                    mine.failures = 0;
+                    *write.tries(mine) = Tries::default();
                     mine.when = Some(now);
                     if let Write::Status(status) = write {
                         mine.written = Some((status, version));
@@ -294,11 +321,12 @@ impl Writer {
                 Ok(Err(e)) => (said(&e), hint(&e)),
                 Err(_) => ("the API server says nothing".to_owned(), None),
             };
-            mine.failures += 1;
-            let wait = Duration::from_secs(1 << mine.failures.min(6)).min(LONGEST);
-            mine.not_before = Some(now + wait);
+            let tries = write.tries(mine);
+            tries.failures += 1;
+            let wait = Duration::from_millis(250 << tries.failures.min(8)).min(LONGEST);
+            tries.not_before = Some(now + wait);
             // Another writer was quicker: the newest object is on its way here.
-            if mine.failures > 1 || !text.ends_with("(409)") {
+            if tries.failures > 1 || !text.ends_with("(409)") {
                 tracing::warn!(object = %object.key, error = %text, hint = hint.as_deref(),
                     "cannot be written, retry in {} s", wait.as_secs());
             }
