@@ -27,6 +27,9 @@ pub(super) fn plan(
     if orphans.is_empty() {
         return;
     }
+    for members in orphans.values_mut() {
+        members.sort_by_key(|m| (m.slot, m.host, m.instance.map(|i| &i.id)));
+    }
     let alive = |m: &&Member<'_>| !m.is_dead();
     let going: usize = orphans.values().map(|m| m.iter().filter(alive).count()).sum();
     let all: u32 = board.hosts.iter().map(|h| h.instances).sum();

@@ -73,8 +73,8 @@ impl InForce {
                 wanted.iter().filter(|s| s.target == Target::Ready).map(|s| s.address).collect();
             let counters = self.counters.places.get(pool.as_str());
             for (k, place) in self.places(pool).into_iter().flatten() {
-                let arrives = coming.remove(&place.address)
-                    && !(place.up && place.admin == Admin::Ready);
+                let arrives =
+                    coming.remove(&place.address) && !(place.up && place.admin == Admin::Ready);
                 let leaves = place.admin != Admin::Ready
                     && counters.and_then(|c| c.get(k)).is_some_and(|(now, _)| *now > 0);
                 if arrives || leaves {

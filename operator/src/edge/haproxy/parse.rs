@@ -86,9 +86,8 @@ pub(super) fn place(answer: &str) -> Option<(Place, (u32, u64))> {
     let mut lines = answer.lines().filter(|line| !line.is_empty());
     let columns: Vec<&str> = lines.next()?.strip_prefix("# ")?.split(',').collect();
     let fields: Vec<&str> = lines.next()?.split(',').collect();
-    let get = |name: &str| {
-        columns.iter().position(|c| *c == name).and_then(|at| fields.get(at)).copied()
-    };
+    let get =
+        |name: &str| columns.iter().position(|c| *c == name).and_then(|at| fields.get(at)).copied();
     let (admin, up) = match get("status")?.split(' ').next()? {
         "UP" | "no" | "NOLB" => (Admin::Ready, true),
         "DRAIN" => (Admin::Drain, true),
@@ -268,7 +267,9 @@ web.8080,web_1,0,2,41,UP,127.0.0.1:28081,,http,
     #[test]
     fn one_place_is_read_by_itself_where_its_state_tells() {
         let said = |status: &str, addr: &str| {
-            place(&format!("# pxname,svname,scur,stot,status,addr,\nweb.8080,web_1,2,41,{status},{addr},\n\n"))
+            place(&format!(
+                "# pxname,svname,scur,stot,status,addr,\nweb.8080,web_1,2,41,{status},{addr},\n\n"
+            ))
         };
         let at = "10.0.0.7:80".parse().unwrap();
         for (status, admin, up) in [
