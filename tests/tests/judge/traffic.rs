@@ -6,13 +6,17 @@ use evenkeel::fake::Sim;
 use evenkeel::fake::host::Container;
 use evenkeel::fake::register::SimEntry;
 use evenkeel::model::{
-    HealthState, InstanceId, Plan, Seen, ServerState, Service, State, Step, Target, World,
+    HealthState, InstanceId, Plan, Seen, ServerState, Service, ServiceName, State, Step, Target,
+    World,
 };
 
 /// Panics when a healthy instance is stopped that a balancer still sends requests to (promise 4), or when one that
 /// nobody can ask about is dropped (promise 5).
 pub(crate) fn judge(sim: &Sim, world: &World, plan: &Plan) {
     for planned in &plan.steps {
+        if let Step::Withdraw { service, .. } = &*planned.step {
+            silent(sim, world, service);
+        }
         let Step::Stop { host, id, service, .. } = &*planned.step else { continue };
         let Some(of) = sim.desired.services.get(service).filter(|s| !s.exposure.pools.is_empty())
         else {
@@ -67,6 +71,16 @@ pub(crate) fn judge(sim: &Sim, world: &World, plan: &Plan) {
             }
         }
     }
+}
+
+/// Panics when somebody is taken from the balancers while the registry goes on leading clients to him.
+fn silent(sim: &Sim, world: &World, service: &ServiceName) {
+    let Some(of) = sim.desired.services.get(service) else { return };
+    let silent = world.registry.as_ref().is_some_and(|r| r.seen != Seen::Now);
+    assert!(
+        !(silent && of.exposure.registered.is_some()),
+        "promise 5: one of {service} leaves unseen by the registry"
+    );
 }
 
 /// Panics when the registry still leads clients to an instance that is stopped, or has not stopped to for long enough.
