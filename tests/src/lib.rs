@@ -12,6 +12,8 @@ pub mod balancer;
 pub mod conformance;
 pub mod container;
 pub mod docker;
+pub mod hosts;
 pub mod load;
+pub mod private;
 pub mod proxy;
 pub mod traffic;

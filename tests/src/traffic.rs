@@ -142,6 +142,23 @@ pub struct Stage {
     pub took: Duration,
 }
 
+impl Stage {
+    /// Begins one: what the clients did before is another's.
+    pub async fn begin(load: &Load) -> Instant {
+        load.more(1).await;
+        load.take();
+        Instant::now()
+    }
+
+    /// Ends it, once there were this many requests at least.
+    pub async fn end(load: &Load, what: &str, begun: Instant, least: usize) -> Self {
+        let took = begun.elapsed();
+        load.more(1).await;
+        load.until(least).await;
+        Self { what: what.to_owned(), report: load.take(), excused: 0, took }
+    }
+}
+
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { what, report, excused, took } = self;
@@ -227,17 +244,11 @@ impl Show {
     }
 
     async fn begin_stage(&self) -> Instant {
-        // What the stage before did last is its own.
-        self.load.more(1).await;
-        self.load.take();
-        Instant::now()
+        Stage::begin(&self.load).await
     }
 
     async fn end_stage(&self, what: &str, begun: Instant) -> Stage {
-        let took = begun.elapsed();
-        self.load.more(1).await;
-        self.load.until(self.least).await;
-        Stage { what: what.into(), report: self.load.take(), excused: 0, took }
+        Stage::end(&self.load, what, begun, self.least).await
     }
 
     /// Waits until there are this many.
