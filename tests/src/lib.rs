@@ -12,6 +12,7 @@ pub mod balancer;
 pub mod conformance;
 pub mod container;
 pub mod docker;
+pub mod kube;
 pub mod load;
 pub mod proxy;
 pub mod traffic;

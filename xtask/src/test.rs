@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result};
 
+use crate::apiserver;
 use crate::command::cargo;
 use crate::images;
 use crate::rust_text;
@@ -13,6 +14,7 @@ pub(crate) fn test(tree: &Tree, filters: &[String]) -> Result<()> {
     setup::ensure(setup::BUILD)?;
     setup::ensure(setup::TESTS)?;
     images::build(tree, false)?;
+    apiserver::ensure(tree)?;
     let nextest = setup::nextest();
     // Before the others, so that what is read last is the line that counts them.
     if filters.is_empty() && has_doc_tests(&tree.texts(&tree.paths()?)?) {
