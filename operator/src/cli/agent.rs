@@ -33,9 +33,10 @@ const ALIVE_WITHIN: Duration = Duration::from_secs(120);
 /// `evenkeel run`.
 pub async fn run(args: &RunArgs) -> Result<Exit, CliError> {
     let choice = args.source.documents()?;
-    let cluster = match args.source.kubernetes {
-        true => Some(Cluster::connect(&args.source.namespaces).await?),
-        false => None,
+    let cluster = if args.source.kubernetes {
+        Some(Cluster::connect(&args.source.namespaces).await?)
+    } else {
+        None
     };
     let owner = match (&args.agent.owner, &cluster, &choice) {
         (Some(owner), _, _) => owner.clone(),

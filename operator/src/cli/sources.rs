@@ -1,6 +1,6 @@
 //! Where the documents of `evenkeel run` come from: git or a directory, custom resources, or both as one.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,12 +19,12 @@ use crate::kubernetes::{connect, follow, source as objects};
 use crate::model::OwnerId;
 use crate::reconcile::Fence;
 use crate::report::Report;
+use crate::source;
 use crate::source::dir::Dir;
 use crate::source::git::Git;
 use crate::source::merge;
 use crate::source::poll::{Fetch, Jitter, Pace, Poller, SourceState};
 use crate::source::store::Store;
-use crate::source::{self};
 
 /// The fetcher of a source, and the directory to watch where there is one.
 pub fn fetcher(
@@ -175,12 +175,12 @@ fn watch_objects(
     side.spawn(writer.run());
     let states = source.subscribe();
     side.spawn(source.run());
-    let namespaces: BTreeMap<_, ()> =
-        cluster.scopes.iter().filter_map(|s| Some((s.namespace.clone()?, ()))).collect();
+    let namespaces: BTreeSet<&str> =
+        cluster.scopes.iter().filter_map(|s| s.namespace.as_deref()).collect();
     let describe = if namespaces.is_empty() {
         objects::DESCRIBE.to_owned()
     } else {
-        let names: Vec<&str> = namespaces.keys().map(AsRef::as_ref).collect();
+        let names: Vec<&str> = namespaces.into_iter().collect();
         format!("{} in {}", objects::DESCRIBE, names.join(", "))
     };
     Sourced { states, kind: "kubernetes", describe }

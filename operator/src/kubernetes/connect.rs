@@ -81,16 +81,12 @@ pub async fn check(client: &Client, scopes: &[Scope]) -> Result<(), CliError> {
 
 /// An error of the API server or of the way to it, for people.
 pub fn said(e: &kube::Error) -> String {
-    match e {
-        kube::Error::Api(status) => {
-            let message = status.message.trim_end_matches('.');
-            if message.is_empty() {
-                format!("the API server answered {} {}", status.code, status.reason)
-            } else {
-                format!("{message} ({})", status.code)
-            }
-        }
-        other => causes(other),
+    let kube::Error::Api(status) = e else { return causes(e) };
+    let message = status.message.trim_end_matches('.');
+    if message.is_empty() {
+        format!("the API server answered {} {}", status.code, status.reason)
+    } else {
+        format!("{message} ({})", status.code)
     }
 }
 
@@ -108,8 +104,5 @@ pub fn hint(e: &kube::Error) -> Option<String> {
 
 /// The code of an answer, where there was one.
 pub fn code(e: &kube::Error) -> Option<u16> {
-    match e {
-        kube::Error::Api(status) => Some(status.code),
-        _ => None,
-    }
+    if let kube::Error::Api(status) = e { Some(status.code) } else { None }
 }

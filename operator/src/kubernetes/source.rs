@@ -31,7 +31,10 @@ const LEAST: usize = 8;
 
 /// Which generation of each object the newest trees had: what a pass was about is told by its revision.
 #[derive(Debug, Clone, Default)]
-pub struct Snapshots(Arc<Mutex<VecDeque<(String, Arc<Snapshot>)>>>);
+pub struct Snapshots(Arc<Mutex<Newest>>);
+
+/// By revision, the newest last.
+type Newest = VecDeque<(String, Arc<Snapshot>)>;
 
 impl Snapshots {
     fn push(&self, revision: &str, snapshot: Snapshot) {
@@ -58,7 +61,7 @@ pub struct Source {
     clock: Clock,
     store: Option<Arc<Store>>,
     snapshots: Snapshots,
-    state: watch::Sender<SourceState>,
+    published: watch::Sender<SourceState>,
 }
 
 impl Source {
@@ -68,12 +71,12 @@ impl Source {
         let from_store = kept.is_some();
         let state = SourceState { tree: kept.map(Arc::new), from_store, ..SourceState::default() };
         let snapshots = Snapshots::default();
-        Self { cache, clock, store, snapshots, state: watch::Sender::new(state) }
+        Self { cache, clock, store, snapshots, published: watch::Sender::new(state) }
     }
 
     /// The published state; the receiver sees every change, or the newest of several.
     pub fn subscribe(&self) -> watch::Receiver<SourceState> {
-        self.state.subscribe()
+        self.published.subscribe()
     }
 
     /// What the trees were made of.
@@ -83,14 +86,14 @@ impl Source {
 
     /// Publishes for ever. Ends by being dropped, which is safe at any moment.
     pub async fn run(self) {
-        let mut changes = self.cache.subscribe();
+        let mut news = self.cache.subscribe();
         loop {
-            changes.borrow_and_update();
+            news.borrow_and_update();
             let view = self.cache.view();
             self.publish(&view).await;
             let pause = if view.broken.is_empty() { WELL } else { ILL };
             tokio::select! {
-                changed = changes.changed() => {
+                changed = news.changed() => {
                     if changed.is_err() {
                         return;
                     }
@@ -105,7 +108,7 @@ impl Source {
         let now = self.clock.timestamp();
         let error = error(view, now);
         let known = {
-            let state = self.state.borrow();
+            let state = self.published.borrow();
             // What an earlier process kept was read by its rules: it is replaced by what is seen now.
             state.tree.as_ref().filter(|_| !state.from_store).map(|t| t.revision.clone())
         };
@@ -116,7 +119,7 @@ impl Source {
             Arc::new(tree)
         });
         let read = view.unlisted.is_empty() && view.broken.is_empty();
-        self.state.send_modify(|state| {
+        self.published.send_modify(|state| {
             if let Some(tree) = &new {
                 tracing::info!(revision = %tree.revision, objects = tree.files.len(), "new objects");
                 state.tree = Some(tree.clone());
@@ -130,8 +133,8 @@ impl Source {
         // After it was told: a slow disk must not hold up what a person waits for.
         if let Some(tree) = new {
             let not_kept = self.keep(tree).await;
-            if self.state.borrow().not_kept != not_kept {
-                self.state.send_modify(|state| state.not_kept = not_kept);
+            if self.published.borrow().not_kept != not_kept {
+                self.published.send_modify(|state| state.not_kept = not_kept);
             }
         }
     }
