@@ -13,6 +13,7 @@ pub mod conformance;
 pub mod container;
 pub mod docker;
 pub mod hosts;
+pub mod kube;
 pub mod load;
 pub mod private;
 pub mod proxy;

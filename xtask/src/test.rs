@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result};
 
+use crate::apiserver;
 use crate::command::cargo;
 use crate::images;
 use crate::rust_text;
@@ -17,6 +18,7 @@ const ON_HOSTS: &str = "three_hosts::";
 pub(crate) fn test(tree: &Tree, filters: &[String]) -> Result<()> {
     setup::ensure(setup::BUILD)?;
     setup::ensure(setup::TESTS)?;
+    apiserver::ensure(tree)?;
     // Brings the images to the local engine too.
     let why = match testbed::up(tree, HOSTS) {
         Ok(()) => return run(tree, filters, &[]),
