@@ -305,6 +305,7 @@ impl Sim {
             fragments: Fragments::default(),
             access_log: false,
             drain: Duration::from_secs(10),
+            external: Vec::new(),
         };
         self.desired.routings.insert(balancer.name.clone(), Arc::new(routing));
     }
