@@ -133,7 +133,7 @@ fn free_ports(count: u16) -> u16 {
 /// What became of the requests while one thing happened.
 pub struct Stage {
     /// What happened.
-    pub what: &'static str,
+    pub what: String,
     /// The requests, less those that a killed balancer took with it.
     pub report: Report,
     /// Requests that were under way in a balancer that was killed.
@@ -233,25 +233,29 @@ impl Show {
         Instant::now()
     }
 
-    async fn end_stage(&self, what: &'static str, begun: Instant) -> Stage {
+    async fn end_stage(&self, what: &str, begun: Instant) -> Stage {
         let took = begun.elapsed();
         self.load.more(1).await;
         self.load.until(self.least).await;
-        Stage { what, report: self.load.take(), excused: 0, took }
+        Stage { what: what.into(), report: self.load.take(), excused: 0, took }
     }
 
-    async fn settle_at(&mut self, replicas: u32) {
+    /// Waits until there are this many.
+    pub async fn settle_at(&mut self, replicas: u32) {
         self.web = self.web.replicas(replicas);
         self.commit();
         self.settled().await;
     }
 
-    /// From 4 to 10, and to 3.
-    pub async fn scale(&mut self) -> Stage {
+    /// To each of these numbers, one after the other.
+    pub async fn scale(&mut self, to: &[u32]) -> Stage {
+        let mut what = format!("scale {}", self.web.replicas);
         let begun = self.begin_stage().await;
-        self.settle_at(10).await;
-        self.settle_at(3).await;
-        self.end_stage("scale 4 to 10 to 3", begun).await
+        for replicas in to {
+            self.settle_at(*replicas).await;
+            what = format!("{what} to {replicas}");
+        }
+        self.end_stage(&what, begun).await
     }
 
     /// Another image.
@@ -260,7 +264,8 @@ impl Show {
         self.web = self.web.image(TOY_2);
         self.commit();
         self.settled().await;
-        self.end_stage("rolling update", begun).await
+        let what = format!("rolling update of {}", self.web.replicas);
+        self.end_stage(&what, begun).await
     }
 
     /// An image that never gets healthy, until it is given up; then what it was before.
