@@ -98,7 +98,7 @@ impl Outside {
             Provider::Nginx => run.extend(["nginx", "-g", "daemon off;", "-c", &main]),
         }
         docker(&run);
-        let mut web = bed.service("web", 3).rollout("maxSurge: 1, progressDeadline: 60s");
+        let mut web = bed.service("web", 5).rollout("maxSurge: 1, progressDeadline: 60s");
         web.termination = "drain: 5s, grace: 5s, signal: SIGKILL".into();
         let route =
             format!("routes: [{{loadBalancer: edge, listener: http, host: {HOST}, port: http}}]");
@@ -209,16 +209,20 @@ spec:
     async fn change_under_load(&mut self) {
         let commit = self.commit();
         self.settled(&commit).await;
+        until("requests are led to it", LONG, async || {
+            (self.says(self.port, HOST).await == "200").then_some(())
+        })
+        .await;
         assert!(self.text().starts_with(&format!("# written by evenkeel for {}", self.bed.owner)));
         self.start_load();
         let begun = Instant::now();
         let before = self.workers();
-        for replicas in [6, 2, 4] {
+        for replicas in [7, 4, 5] {
             self.web = self.web.replicas(replicas);
             let commit = self.commit();
             self.settled(&commit).await;
         }
-        self.well("scaled 3 to 6 to 2 to 4", begun).await;
+        self.well("scaled 5 to 7 to 4 to 5", begun).await;
         if self.provider == Provider::Haproxy {
             assert_eq!(self.workers(), before, "endpoints changed, and HAProxy was reloaded");
         }
@@ -257,9 +261,9 @@ spec:
         assert_eq!(self.workers(), before);
         // With the command mended it gets through, less what is refused.
         (self.reload, self.more) = good.clone();
-        self.more = ", fragments: {frontend: \"no such words;\"}".into();
+        self.more = ", fragments: {frontend: \"nonsense here;\"}".into();
         self.commit();
-        self.until_said("no such words").await;
+        self.until_said("nonsense").await;
         until("the second service is led to", LONG, async || {
             (self.says(self.port, "api-test").await == "200").then_some(())
         })
@@ -290,9 +294,9 @@ spec:
         assert!(load.failures.is_empty(), "{load}");
         docker(&["kill", &self.container]);
         // Who is asked for meanwhile gets in once it is back.
-        self.web = self.web.replicas(5);
+        self.web = self.web.replicas(6);
         let commit = self.commit();
-        until("five run", LONG, async || (self.bed.of(&self.web).await.len() == 5).then_some(()))
+        until("six run", LONG, async || (self.bed.of(&self.web).await.len() == 6).then_some(()))
             .await;
         docker(&["start", &self.container]);
         self.settled(&commit).await;

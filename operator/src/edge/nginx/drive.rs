@@ -13,7 +13,7 @@ use super::render::{LeftOut, Rendered, render};
 use super::shell::{Question, Shell, State};
 use super::sight::Sight;
 use crate::edge::{File, Link};
-use crate::error::{PortError, causes};
+use crate::error::{PortError, Remedy, causes};
 use crate::model::{Routing, Table, Time};
 
 /// Between two looks, when nothing is expected.
@@ -195,7 +195,12 @@ impl Driver {
             self.left_out.clear();
             self.of = Some(table.routing.clone());
         }
-        let outcome = match self.accepted(link, shell, table).await? {
+        let accepted = match self.accepted(link, shell, table).await {
+            // It is there, and only a person can help: what is in force goes on.
+            Err(e) if e.remedy == Remedy::Hold && self.image.beside.is_some() => Err(causes(&e)),
+            other => other?,
+        };
+        let outcome = match accepted {
             Ok(rendered) => self.reload(link, shell, rendered).await?,
             Err(why) => Err(why),
         };

@@ -28,7 +28,6 @@ const LONGEST_ANSWER: u64 = 64 * 1024;
 const UNSEEN: Duration = Duration::from_secs(30);
 /// How often processes are looked for again, for the one that answered may have ended meanwhile.
 const LOOKS: u32 = 3;
-/// Each of these settings is nginx's own default where an answer does not come.
 const DOING: &str = "ask nginx what is in force";
 
 /// One nginx that somebody else runs.
@@ -81,7 +80,7 @@ impl Here {
             let text = match self.ask().await {
                 Ok(text) => text,
                 // Before the first table there is nobody to answer.
-                Err(_) if self.facts().is_empty() => {
+                Err(_) if self.facts_before().is_empty() => {
                     return Ok(State { digest: Some(NOTHING.into()), ..State::default() });
                 }
                 Err(e) => return Err(e),
@@ -122,9 +121,13 @@ impl Here {
 
     /// What the file says about itself; nothing where there is none.
     pub(super) fn facts(&self) -> String {
-        let text = std::fs::read_to_string(&self.file).unwrap_or_default();
-        let lines = text.lines().filter(|line| line.starts_with(super::facts::MARK));
-        lines.map(|line| format!("{line}\n")).collect()
+        facts_of(&self.file)
+    }
+
+    /// What the file said before the candidate took its place; nginx has seen nothing newer until it is told.
+    fn facts_before(&self) -> String {
+        let previous = self.previous();
+        facts_of(if std::fs::exists(&previous).unwrap_or(false) { &previous } else { &self.file })
     }
 
     pub(super) async fn give(&self, candidate: &str) -> Result<(), PortError> {
@@ -209,6 +212,12 @@ impl Here {
     fn failed(&self, e: std::io::Error) -> PortError {
         PortError::new(format!("replace {}", self.file), Remedy::Retry, e)
     }
+}
+
+fn facts_of(path: &str) -> String {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let lines = text.lines().filter(|line| line.starts_with(super::facts::MARK));
+    lines.map(|line| format!("{line}\n")).collect()
 }
 
 async fn get(conversation: &mut Conversation, page: &str) -> std::io::Result<String> {

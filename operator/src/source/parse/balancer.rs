@@ -87,7 +87,8 @@ impl Lowering<'_> {
         let api::Fragments { global, defaults, frontend, backend } = fragments;
         let fragments = Fragments { global, defaults, frontend, backend };
         // Nothing is started for those that run already, and whatever was started before ends.
-        let replicas = if external.is_empty() { replicas } else { 0 };
+        let (replicas, image) =
+            if external.is_empty() { (replicas, image) } else { (0, "external".to_owned()) };
         let most_on_a_host = placement.max_per_host.unwrap_or(replicas).min(replicas);
         let published = listeners.iter().map(|l| api::ContainerPort {
             name: l.name.clone(),
