@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
 
 mod change;
+mod external;
 mod heal;
 mod share;
 mod surface;
