@@ -6,6 +6,7 @@ mod heal;
 mod share;
 mod surface;
 mod traffic;
+mod walkthrough;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
