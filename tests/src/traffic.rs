@@ -197,7 +197,8 @@ pub struct Quiet {
     pub front: Front,
     /// The service.
     pub web: Service,
-    commit: String,
+    /// The newest commit.
+    pub commit: String,
 }
 
 impl Quiet {

@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
 
 mod change;
+mod faults;
 mod heal;
 mod share;
+mod shop;
 mod surface;
 mod traffic;
 mod walkthrough;
