@@ -35,10 +35,10 @@ fn logged(bed: &Bed, text: &str) -> BTreeMap<String, Vec<String>> {
     let mut all = BTreeMap::<String, Vec<String>>::new();
     for line in said.lines() {
         let (file, entry) = line.split_once(':').unwrap();
-        let server = entry
-            .split(' ')
-            .find_map(|word| word.split_once('/').filter(|(pool, _)| pool.ends_with(".8080")));
-        let (_, server) = server.unwrap_or_else(|| panic!("no server in {line}"));
+        let words = entry.split(' ').filter_map(|word| word.split_once('/'));
+        let server =
+            words.filter(|(pool, _)| pool.ends_with(".8080")).map(|(_, server)| server).next();
+        let server = server.unwrap_or("nobody");
         all.entry(file.to_owned()).or_default().push(server.to_owned());
     }
     all

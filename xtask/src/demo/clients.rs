@@ -14,6 +14,8 @@ use serde_json::Value;
 
 /// Requests a second, over all balancers.
 pub(super) const RATE: u32 = 150;
+/// A request that takes longer has failed otherwise, in milliseconds.
+const PATIENCE: u64 = 10_000;
 /// Over how long the rate is taken.
 const WINDOW: Duration = Duration::from_secs(2);
 
@@ -33,6 +35,8 @@ pub(super) struct Failure {
     pub(super) at: String,
     /// Milliseconds since the Unix epoch.
     pub(super) begun: u64,
+    /// It was under way when somebody who may have had it in hand was killed.
+    pub(super) excused: bool,
 }
 
 impl Counts {
@@ -45,7 +49,8 @@ impl Counts {
         });
         let failures = value["failures"].as_array()?.iter().map(|f| {
             let text = |key: &str| f[key].as_str().unwrap_or_default().to_owned();
-            Failure { how: text("how"), at: text("at"), begun: f["begun"].as_u64().unwrap_or(0) }
+            let begun = f["begun"].as_u64().unwrap_or(0);
+            Failure { how: text("how"), at: text("at"), begun, excused: false }
         });
         Some(Self {
             answered: value["answered"].as_u64()?,
@@ -68,6 +73,20 @@ impl Counts {
             answered: self.answered.saturating_sub(before.answered),
             by,
             failures: self.failures.get(before.failures.len()..).unwrap_or_default().to_vec(),
+        }
+    }
+
+    /// What was lost, and not because its server was killed.
+    pub(super) fn lost(&self) -> Vec<String> {
+        let lost = self.failures.iter().filter(|f| !f.excused);
+        lost.map(|f| format!("{} at {}", f.how, f.at)).collect()
+    }
+
+    /// Excuses what was under way at `killed`, in milliseconds since the Unix epoch.
+    fn excuse(&mut self, killed: Option<u64>) {
+        for failure in &mut self.failures {
+            let under_way = |at| failure.begun <= at && at - failure.begun <= PATIENCE;
+            failure.excused = killed.is_some_and(under_way);
         }
     }
 
@@ -107,7 +126,7 @@ impl Counts {
 }
 
 /// Milliseconds since the Unix epoch.
-pub(super) fn epoch() -> u64 {
+fn epoch() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(0)
 }
@@ -125,6 +144,7 @@ pub(super) struct Clients {
     stdin: Option<ChildStdin>,
     heard: Arc<Mutex<Heard>>,
     reader: Option<JoinHandle<()>>,
+    killed: Option<u64>,
 }
 
 impl Clients {
@@ -153,12 +173,19 @@ impl Clients {
                 heard.counts = counts;
             }
         });
-        Ok(Self { child, stdin, heard, reader: Some(reader) })
+        Ok(Self { child, stdin, heard, reader: Some(reader), killed: None })
     }
 
     /// All until now.
     pub(super) fn counts(&self) -> Counts {
-        lock(&self.heard).counts.clone()
+        let mut counts = lock(&self.heard).counts.clone();
+        counts.excuse(self.killed);
+        counts
+    }
+
+    /// Somebody was killed just now, and what he had in hand with him.
+    pub(super) fn killed(&mut self) {
+        self.killed = Some(epoch());
     }
 
     /// Answers a second.
@@ -227,6 +254,18 @@ mod tests {
         )
         .lines();
         assert_eq!(lines, ["   :81      6  web-1 2 · -2 3 · -10 1"]);
+    }
+
+    #[test]
+    fn only_what_was_under_way_at_a_kill_is_excused() {
+        let at = |begun| Failure { how: "reset".into(), at: "a:81".into(), begun, excused: false };
+        let of = |killed| {
+            let all = vec![at(5), at(19_000), at(20_001)];
+            let mut counts = Counts { failures: all, ..Counts::default() };
+            counts.excuse(killed);
+            counts.lost().len()
+        };
+        assert_eq!((of(None), of(Some(20_000)), of(Some(20_001))), (3, 2, 1));
     }
 
     #[test]

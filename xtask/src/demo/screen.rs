@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// Between two pictures of the present where they stay.
 const SELDOM: Duration = Duration::from_secs(3);
 /// The widest line of the present: one that wraps could not be taken back.
-const WIDTH: usize = 100;
+const WIDTH: usize = 118;
 
 /// Where the demo is seen.
 pub(super) struct Screen {
@@ -60,7 +60,8 @@ impl Screen {
     }
 }
 
-fn cut(line: &str) -> String {
+/// The line, as far as it fits.
+pub(super) fn cut(line: &str) -> String {
     match line.char_indices().nth(WIDTH) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line.to_owned(),

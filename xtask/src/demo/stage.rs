@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::agent::Agent;
 use super::clients::{Clients, Counts};
 use super::page;
-use super::screen::Screen;
+use super::screen::{self, Screen};
 use super::status::{Instance, Status};
 use super::sweep;
 use crate::command::{Run, run};
@@ -263,6 +263,11 @@ impl<'a> Stage<'a> {
         self.counts().since(&self.before)
     }
 
+    /// For how long the chapter lasts.
+    pub(super) fn lasts(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
     fn traffic(&self) -> Vec<String> {
         let Some(clients) = &self.clients else { return Vec::new() };
         let all = clients.counts();
@@ -332,7 +337,7 @@ impl<'a> Stage<'a> {
             .args(["status", "--color", "never", "--agent", &format!("http://{api}")])
             .read()?;
         for line in services(&status) {
-            self.say(&format!("   {line}"));
+            self.say(&screen::cut(&format!("   {line}")));
         }
         Ok(())
     }
@@ -387,7 +392,11 @@ impl<'a> Stage<'a> {
         let names: Vec<&str> = victims.iter().map(|v| v.name.as_str()).collect();
         self.say(&format!("   $ docker kill {}", names.join(" ")));
         self.begun = Instant::now();
-        run("docker").arg("kill").args(victims.iter().map(|v| &v.id)).read().map(drop)
+        run("docker").arg("kill").args(victims.iter().map(|v| &v.id)).read()?;
+        if let Some(clients) = &mut self.clients {
+            clients.killed();
+        }
+        Ok(())
     }
 
     /// The dry run of the same source ends with 0: nothing to do.

@@ -41,6 +41,13 @@ impl Status {
             && counts.iter().all(|key| it[*key] == count)
     }
 
+    /// Whether the service has just `count` instances and nothing is done to them; they need not be available yet.
+    pub(super) fn runs(&self, service: &str, count: u64) -> bool {
+        let it = self.service(service);
+        it["inFlight"].as_array().is_some_and(Vec::is_empty)
+            && ["desired", "replicas", "ready"].iter().all(|key| it[*key] == count)
+    }
+
     /// Whether the newest spec of the service was given up, and only what was there before it is left.
     pub(super) fn rolled_back(&self, service: &str, count: u64) -> bool {
         let it = self.service(service);
@@ -119,6 +126,7 @@ mod tests {
         assert!(!status.has("web", 3, ":1"));
         assert!(!status.has("api", 1, ":1"), "one more is still leaving");
         assert!(!status.has("none", 0, ""));
+        assert!(status.runs("web", 2) && !status.runs("web", 1) && !status.runs("api", 1));
     }
 
     #[test]
