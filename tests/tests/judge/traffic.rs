@@ -1,11 +1,14 @@
 //! What the balancers really have in force when an instance is stopped, whatever the agent was told of it.
 
 use evenkeel::fake::Sim;
-use evenkeel::model::{HealthState, Plan, Seen, ServerState, State, Step, World};
+use evenkeel::model::{
+    HealthState, InstanceId, Plan, Seen, ServerState, State, Step, Target, Traffic, World,
+};
 
 /// Panics when a healthy instance is stopped that a balancer still sends requests to (promise 4), or when one that
 /// nobody can ask about is dropped (promise 5).
 pub(crate) fn judge(sim: &Sim, world: &World, plan: &Plan) {
+    nobody_is_entered_to_leave(world, plan);
     for planned in &plan.steps {
         let Step::Stop { host, id, service, .. } = &*planned.step else { continue };
         let Some(of) = sim.desired.services.get(service).filter(|s| !s.exposure.pools.is_empty())
@@ -59,6 +62,20 @@ pub(crate) fn judge(sim: &Sim, world: &World, plan: &Plan) {
                 );
             }
         }
+    }
+}
+
+/// Panics when an instance that is in no balancer is put into one only to be taken out again.
+fn nobody_is_entered_to_leave(world: &World, plan: &Plan) {
+    let nowhere = |id: &InstanceId| {
+        let mut all = world.hosts.values().flat_map(|view| &view.instances);
+        all.any(|i| i.id == *id && matches!(i.traffic, Traffic::None | Traffic::Nobody))
+    };
+    let servers = plan.edges.orders.values().flat_map(|o| o.table.servers.values().flatten());
+    let servers = servers.map(|s| (&s.instance, s.target));
+    let entries = plan.edges.registrations.entries.values().map(|r| (&r.instance, r.target));
+    for (id, target) in servers.chain(entries) {
+        assert!(target == Target::Ready || !nowhere(id), "{id:?} is entered to leave");
     }
 }
 
