@@ -33,8 +33,8 @@ async fn the_leader_of_consul_dies_and_nobody_else_is_touched() {
         let id = show.bed.ids(&cluster.service).await[&slot].clone();
         show.bed.kill(&id).await;
         super::replaced(&show.bed, &cluster.service, &id).await;
-        show.agent.settled(&cluster.service, &show.commit.clone()).await;
         cluster.votes().await;
+        show.agent.settled(&cluster.service, &show.commit.clone()).await;
         cluster.gives_just(&show.bed, &show.web).await;
         let all = events.all().await;
         let others: Vec<_> =

@@ -37,14 +37,21 @@ impl Cluster {
         }
     }
 
-    /// Waits until every server has its vote and is healthy.
+    /// Waits until every server has its vote and is healthy. One that was killed is taken back by the others no sooner
+    /// than half a minute after they missed it.
     pub(super) async fn votes(&self) {
         let what = "every server of Consul votes";
-        until(what, LONG, async || {
+        until(what, 2 * LONG, async || {
             let all = voters(self.ui[0]).await?;
-            (all.len() == self.ui.len()).then_some(())
+            (all.len() == self.service.replicas as usize).then_some(())
         })
         .await;
+    }
+
+    /// The same without one server, which is not asked.
+    pub(super) fn but(&self, slot: usize) -> Self {
+        let asked = self.ui.iter().enumerate().filter(|(at, _)| at + 1 != slot);
+        Self { service: self.service.clone(), ui: asked.map(|(_, port)| *port).collect() }
     }
 
     /// The slot of the leader.
