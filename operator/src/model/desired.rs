@@ -212,6 +212,18 @@ impl Service {
             self.rollout.min_ready
         }
     }
+
+    /// How many host ports in a row each published port may take on one host: one for each instance. Where routes lead
+    /// to it nobody else knows the ports, and those that come while it changes take more; elsewhere a surge takes no
+    /// port that clients do not know.
+    pub fn ports_on_a_host(&self) -> u32 {
+        let surge = match (self.replicas, self.exposure.asked.as_slice()) {
+            (0, _) | (_, []) => 0,
+            (replicas, _) => self.rollout.allowance(replicas).0,
+        };
+        let most = self.placement.max_per_host.unwrap_or(u32::MAX);
+        self.replicas.saturating_add(surge).min(most)
+    }
 }
 
 /// What an instance *is*: whatever is in here takes part in the hash, and nothing else does.

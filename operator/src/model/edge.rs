@@ -263,9 +263,13 @@ impl Table {
             return Arc::clone(self);
         }
         let mut table = (**self).clone();
+        let listed = table.servers.iter().map(|(pool, all)| {
+            (pool.clone(), all.iter().map(|s| s.address).collect::<BTreeSet<_>>())
+        });
+        let mut listed: BTreeMap<PoolName, _> = listed.collect();
         for (pool, address, target) in in_force {
-            let servers = table.servers.entry(pool).or_default();
-            if servers.iter().all(|s| s.address != address) {
+            if listed.entry(pool.clone()).or_default().insert(address) {
+                let servers = table.servers.entry(pool).or_default();
                 let (instance, name) = (InstanceId("".into()), "kept".into());
                 servers.push(Server { instance, name, slot: Slot(0), address, target });
             }
