@@ -167,7 +167,10 @@ impl Ground<'_, '_> {
             Traffic::Withdrawn { .. } => Some(Target::Drain),
             Traffic::None | Traffic::Nobody | Traffic::Voter { .. } | Traffic::Unknown => None,
         };
-        self.intents.get(&instance.id).copied().or(observed)
+        let intended = self.intents.get(&instance.id).copied();
+        // Whom nobody has is not entered anywhere in order to leave.
+        let nowhere = matches!(instance.traffic, Traffic::None | Traffic::Nobody);
+        intended.or(observed).filter(|target| *target == Target::Ready || !nowhere)
     }
 
     fn table(&self, routing: &Arc<Routing>, balancer: &Service, complete: bool) -> Table {
