@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::edge::{Exposure, RegistrySpec, Routing};
 use super::hash::SpecHash;
 use super::name::{FleetName, HostName, Revision, ServiceName};
+use super::placed::PlacedArg;
 
 /// All that one revision asks for.
 #[derive(Debug, Clone)]
@@ -246,6 +247,8 @@ pub struct InstanceSpec {
     pub command: Option<Vec<String>>,
     /// Replaces the image's default arguments.
     pub args: Option<Vec<String>>,
+    /// Arguments after those that are completed by the place. No document of a service has any.
+    pub placed_args: Vec<PlacedArg>,
     /// Environment, in the order written.
     pub env: Vec<EnvVar>,
     /// Ports by name.

@@ -159,7 +159,7 @@ impl Events {
     }
 }
 
-/// One request on a connection of its own; `None` when nobody answers.
+/// One request on a connection of its own, by HTTP/1.0, whose answers come in one piece; `None` when nobody answers.
 pub async fn http(
     at: &str,
     method: &str,
@@ -169,7 +169,7 @@ pub async fn http(
 ) -> Option<(u16, String)> {
     let exchange = async {
         let mut stream = TcpStream::connect(at).await.ok()?;
-        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n");
+        let mut head = format!("{method} {path} HTTP/1.0\r\nHost: {at}\r\n");
         for (name, value) in headers {
             let _ = write!(head, "{name}: {value}\r\n");
         }

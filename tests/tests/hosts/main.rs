@@ -8,6 +8,7 @@
 
 /// By this name they are left out where there are no hosts.
 mod three_hosts {
+    mod consul;
     mod faults;
     mod walk;
 }
