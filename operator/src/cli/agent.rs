@@ -74,7 +74,8 @@ pub async fn run(args: &RunArgs) -> Result<Exit, CliError> {
     report.standby(false);
 
     tracing::info!(%owner, state = %state_dir.display(), "evenkeel begins");
-    let election = cluster.as_ref().map(|c| c.election(&args.lease, &report, &clock));
+    let shared = cluster.as_ref().filter(|_| args.lease != "off");
+    let election = shared.map(|c| c.election(&args.lease, &report, &clock));
     let fence: Arc<dyn Fence> = match &election {
         Some((_, fence)) => Arc::new(fence.clone()),
         None => Arc::new(Alone::default()),
