@@ -10,8 +10,12 @@
 pub mod agent;
 pub mod balancer;
 pub mod conformance;
+pub mod consul;
 pub mod container;
 pub mod docker;
+pub mod hosts;
+pub mod kube;
 pub mod load;
+pub mod private;
 pub mod proxy;
 pub mod traffic;

@@ -11,8 +11,8 @@ const CASES: u32 = 10_000;
 pub(crate) const USAGE: &str = "\
 usage: cargo xtask TASK
 
-  demo [--keep]                the main job, shown: commits that scale, roll out and heal real containers,
-                               then everything is taken down (--keep leaves it running)
+  demo [--keep]                the main job, shown: commits that scale, roll out and heal balancers, servers and Consul
+                               under load, then everything is taken down (--keep leaves it running)
   images [--force]             build the images that tests and examples run, unless they are current
   crd [--check]                write what is generated from the API types, or check that it is current
   lint                         format, tidiness, clippy, documentation, generated files, dependencies
@@ -22,7 +22,11 @@ usage: cargo xtask TASK
   bench [--quick] [ROW…]       measure scale, heal, commit, plan, idle, loss, drop, burst and size, or only
                                these rows, in release; a table, and target/bench/latest.json
   testbed hosts up [N]         N Docker hosts on this machine, each in a network namespace (default 3)
-  testbed hosts down [I]       take all of them down, or only host I";
+  testbed hosts down [I]       take all of them down, or only host I
+  testbed kubernetes up        a Kubernetes API server on this machine; prints the path of its kubeconfig.
+                               built once, or the one of KUBEBUILDER_ASSETS; --cluster takes the cluster that
+                               KUBECONFIG names
+  testbed kubernetes down      end it and forget what it held";
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Task {
@@ -37,6 +41,8 @@ pub(crate) enum Task {
     Bench { quick: bool, rows: Vec<String> },
     HostsUp { count: u8 },
     HostsDown { only: Option<u8> },
+    KubernetesUp { cluster: bool },
+    KubernetesDown,
 }
 
 pub(crate) fn parse(args: &[String]) -> Result<Task, String> {
@@ -67,6 +73,9 @@ pub(crate) fn parse(args: &[String]) -> Result<Task, String> {
         ["testbed", "hosts", "down", host] => {
             Ok(Task::HostsDown { only: Some(host_number(host)?) })
         }
+        ["testbed", "kubernetes", "up"] => Ok(Task::KubernetesUp { cluster: false }),
+        ["testbed", "kubernetes", "up", "--cluster"] => Ok(Task::KubernetesUp { cluster: true }),
+        ["testbed", "kubernetes", "down"] => Ok(Task::KubernetesDown),
         _ => Err(format!("cannot make sense of `{}`", args.join(" "))),
     }
 }
@@ -121,6 +130,10 @@ mod tests {
         assert_eq!(parsed("testbed hosts up"), Ok(Task::HostsUp { count: 3 }));
         assert_eq!(parsed("testbed hosts up 5"), Ok(Task::HostsUp { count: 5 }));
         assert_eq!(parsed("testbed hosts down"), Ok(Task::HostsDown { only: None }));
+        let up = |cluster| Ok(Task::KubernetesUp { cluster });
+        assert_eq!(parsed("testbed kubernetes up"), up(false));
+        assert_eq!(parsed("testbed kubernetes up --cluster"), up(true));
+        assert_eq!(parsed("testbed kubernetes down"), Ok(Task::KubernetesDown));
         assert_eq!(parsed("testbed hosts down 2"), Ok(Task::HostsDown { only: Some(2) }));
     }
 
@@ -141,6 +154,8 @@ mod tests {
             "testbed hosts up 0",
             "testbed hosts up 41",
             "testbed hosts down all",
+            "testbed kubernetes",
+            "testbed kubernetes up 2",
         ] {
             assert!(parsed(line).is_err(), "{line}");
         }
@@ -157,6 +172,8 @@ mod tests {
             "promises",
             "testbed hosts up",
             "testbed hosts down",
+            "testbed kubernetes up",
+            "testbed kubernetes down",
         ] {
             assert!(USAGE.contains(&format!("\n  {word} ")), "{word}");
         }

@@ -4,7 +4,6 @@
 
 mod balancers;
 mod consul;
-mod packages;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -12,6 +11,7 @@ use std::fs;
 use anyhow::{Context as _, Result};
 
 use crate::command::{cargo, run};
+use crate::packages::digest;
 use crate::setup;
 use crate::tar::{Entry, archive};
 use crate::tree::Tree;
@@ -103,11 +103,6 @@ fn source(tree: &Tree) -> Result<String> {
         }
     }
     Ok(source)
-}
-
-/// Git is needed anyway and has a content digest; a crate for it would double this crate's build time.
-fn digest(text: &str) -> Result<String> {
-    run("git").args(["hash-object", "--stdin"]).feed(text.as_bytes())
 }
 
 fn toy_layer(tree: &Tree) -> Result<Vec<u8>> {

@@ -3,6 +3,7 @@
 //! `cargo xtask` prints the commands. Nothing here is part of what users run.
 #![allow(clippy::print_stdout, reason = "it is a command line for the people who build evenkeel")]
 
+mod apiserver;
 mod bench;
 mod cli;
 mod command;
@@ -10,9 +11,11 @@ mod demo;
 mod http;
 mod images;
 mod interrupt;
+mod kubernetes;
 mod links;
 mod lint;
 mod mutants;
+mod packages;
 mod rust_text;
 mod setup;
 mod tar;
@@ -59,6 +62,8 @@ fn run(task: Task) -> Result<()> {
         Task::Bench { quick, rows } => bench::bench(&tree, quick, &rows)?,
         Task::Demo { keep } => demo::demo(&tree, keep)?,
         Task::HostsUp { count } => testbed::up(&tree, count)?,
+        Task::KubernetesUp { cluster } => kubernetes::up(&tree, cluster)?,
+        Task::KubernetesDown => kubernetes::down(&tree)?,
         Task::HostsDown { only } => testbed::down(only)?,
     }
     Ok(())

@@ -11,8 +11,9 @@ use super::Input;
 use crate::model::external::local_address;
 use crate::model::{
     BalancerId, Edges, Fleet, HostName, HostSpec, HostView, Instance, InstanceId, InstanceSpec,
-    Order, Plan, Pool, PoolName, Registration, Registrations, RegistrySpec, Routing, Seen, Server,
-    Service, ServiceName, State, Step, Table, Target, Time, Traffic, Way, Whereabouts, Why,
+    ManagedConsul, ManagedReach, Order, Plan, Pool, PoolName, Registration, Registrations,
+    RegistrySpec, Routing, Seen, Server, Service, ServiceName, State, Step, Table, Target, Time,
+    Traffic, Way, Whereabouts, Why,
 };
 
 /// The tables of every running balancer, and what the registry should have.
@@ -166,7 +167,10 @@ impl Ground<'_, '_> {
             Traffic::Withdrawn { .. } => Some(Target::Drain),
             Traffic::None | Traffic::Nobody | Traffic::Voter { .. } | Traffic::Unknown => None,
         };
-        self.intents.get(&instance.id).copied().or(observed)
+        let intended = self.intents.get(&instance.id).copied();
+        // Whom nobody has is not entered anywhere in order to leave.
+        let nowhere = matches!(instance.traffic, Traffic::None | Traffic::Nobody);
+        intended.or(observed).filter(|target| *target == Target::Ready || !nowhere)
     }
 
     fn table(&self, routing: &Arc<Routing>, balancer: &Service, complete: bool) -> Table {
@@ -220,8 +224,11 @@ impl Ground<'_, '_> {
             let Some(service) = self.input.desired.services.get(*name) else { continue };
             let Some(port) = service.exposure.registered else { continue };
             let network = match &self.input.fleet.registry {
-                Some(RegistrySpec::Managed(managed)) => managed.network.as_str(),
-                Some(RegistrySpec::Existing(_)) | None => {
+                Some(RegistrySpec::Managed(ManagedConsul {
+                    reach: ManagedReach::Network(network),
+                    ..
+                })) => network.as_str(),
+                Some(RegistrySpec::Managed(_) | RegistrySpec::Existing(_)) | None => {
                     service.spec.networks.first().map_or("bridge", String::as_str)
                 }
             };

@@ -3,10 +3,13 @@
 
 mod change;
 mod external;
+mod faults;
 mod heal;
 mod share;
+mod shop;
 mod surface;
 mod traffic;
+mod walkthrough;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -7,12 +7,13 @@ use evenkeel::fake::host::Container;
 use evenkeel::fake::register::SimEntry;
 use evenkeel::model::{
     BalancerId, HealthState, InstanceId, Plan, Seen, ServerState, Service, ServiceName, State,
-    Step, Target, World,
+    Step, Target, Traffic, World,
 };
 
 /// Panics when a healthy instance is stopped that a balancer still sends requests to (promise 4), or when one that
 /// nobody can ask about is dropped (promise 5).
 pub(crate) fn judge(sim: &Sim, world: &World, plan: &Plan) {
+    nobody_is_entered_to_leave(world, plan);
     for planned in &plan.steps {
         if let Step::Withdraw { service, .. } = &*planned.step {
             silent(sim, world, service);
@@ -72,6 +73,20 @@ fn counts(world: &World, front: &BalancerId) -> bool {
     instance.state == State::Running
         && !world.in_flight.iter().any(|f| ending(&f.step))
         && !matches!(instance.health, HealthState::Unhealthy { .. })
+}
+
+/// Panics when an instance that is in no balancer is put into one only to be taken out again.
+fn nobody_is_entered_to_leave(world: &World, plan: &Plan) {
+    let nowhere = |id: &InstanceId| {
+        let mut all = world.hosts.values().flat_map(|view| &view.instances);
+        all.any(|i| i.id == *id && matches!(i.traffic, Traffic::None | Traffic::Nobody))
+    };
+    let servers = plan.edges.orders.values().flat_map(|o| o.table.servers.values().flatten());
+    let servers = servers.map(|s| (&s.instance, s.target));
+    let entries = plan.edges.registrations.entries.values().map(|r| (&r.instance, r.target));
+    for (id, target) in servers.chain(entries) {
+        assert!(target == Target::Ready || !nowhere(id), "{id:?} is entered to leave");
+    }
 }
 
 /// Panics when somebody is taken from the balancers while the registry goes on leading clients to him.

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::{LABEL, digest, label, packages};
+use super::{LABEL, label};
 use crate::command::run;
+use crate::packages::{self, digest};
 use crate::setup;
 
 const SUITE: &str = "bookworm";
@@ -103,7 +104,7 @@ fn contents() -> String {
 
 /// The unpacked packages as a tar, made when this machine has none yet.
 fn rootfs() -> Result<PathBuf> {
-    packages::kept("rootfs", &contents(), unpack)
+    packages::kept("rootfs", ".tar", &contents(), unpack)
 }
 
 fn unpack(root: &Path, tar: &Path) -> Result<()> {

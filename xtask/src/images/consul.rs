@@ -1,7 +1,6 @@
 //! The image of Consul, from the last release of the distribution that has it: the binary, its libc and a shell.
 //!
-//! The packages are fetched once a machine, with a configuration of the package manager's that is ours alone: the
-//! system's own is only asked where its mirror is, and what that is called is in no file and no image.
+//! The packages are fetched once a machine; where from is in no file and no image.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::{LABEL, digest, label, packages};
+use super::{LABEL, label};
 use crate::command::run;
+use crate::packages::{self, digest};
 
 /// Later releases have none, for its licence changed.
 const SUITE: &str = "bullseye";
@@ -56,7 +56,7 @@ fn contents() -> String {
 
 /// The unpacked packages as a tar, made when this machine has none yet.
 fn rootfs() -> Result<PathBuf> {
-    packages::kept("consul", &contents(), unpack)
+    packages::kept("consul", ".tar", &contents(), unpack)
 }
 
 fn unpack(work: &Path, tar: &Path) -> Result<()> {
@@ -65,30 +65,7 @@ fn unpack(work: &Path, tar: &Path) -> Result<()> {
         PACKAGES.join(", ")
     );
     let root = work.join("root");
-    for directory in ["lists/partial", "cache/archives/partial", "packages", "root"] {
-        fs::create_dir_all(work.join(directory))?;
-    }
-    fs::write(work.join("sources"), source(&packages::mirror(SUITE)?))?;
-    let apt = || {
-        let settings = [
-            ("Dir::State::Lists", work.join("lists")),
-            ("Dir::State::status", PathBuf::from("/dev/null")),
-            ("Dir::Etc::SourceList", work.join("sources")),
-            ("Dir::Etc::SourceParts", PathBuf::from("/dev/null")),
-            ("Dir::Cache", work.join("cache")),
-            // Another user could not write there.
-            ("APT::Sandbox::User", PathBuf::from("root")),
-            ("Acquire::Languages", PathBuf::from("none")),
-        ];
-        let settings = settings.map(|(name, value)| format!("{name}={}", value.display()));
-        run("apt-get").args(settings.iter().flat_map(|setting| ["-o", setting]))
-    };
-    // Read, not shown: what they print names the mirror.
-    apt().args(["update", "-q"]).read()?;
-    apt().arg("download").args(PACKAGES).within(&work.join("packages")).read()?;
-    for package in fs::read_dir(work.join("packages"))? {
-        run("dpkg").arg("-x").arg(package?.path()).arg(&root).read()?;
-    }
+    packages::unpack(work, SUITE, &PACKAGES, &root)?;
     for directory in DIRECTORIES {
         fs::create_dir_all(root.join(directory))?;
     }
@@ -105,28 +82,4 @@ fn unpack(work: &Path, tar: &Path) -> Result<()> {
         .arg(".")
         .go()?;
     fs::rename(&part, tar).context("cannot keep what was packed")
-}
-
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-
-/// A line for the package manager.
-fn source(mirror: &str) -> String {
-    let keys = if Path::new(KEYRING).is_file() {
-        format!("[signed-by={KEYRING}] ")
-    } else {
-        String::new()
-    };
-    format!("deb {keys}{mirror} {SUITE} main\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_source_is_one_line() {
-        let line = source("http://mirror.example/debian");
-        assert!(line.starts_with("deb ") && line.ends_with(" bullseye main\n"), "{line}");
-        assert_eq!(line.lines().count(), 1);
-    }
 }

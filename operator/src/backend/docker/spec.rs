@@ -24,6 +24,7 @@ pub(super) fn body(me: &Me, start: &Start) -> ContainerCreateBody {
         image,
         command,
         args,
+        placed_args: _, // the plan has put them among the others
         env,
         ports,
         resources: Resources { cpu_millis, memory_bytes },
@@ -177,6 +178,7 @@ mod tests {
             image: "toy:1".into(),
             command: Some(vec!["/toy".into()]),
             args: Some(vec!["-v".into()]),
+            placed_args: Vec::new(),
             env: vec![
                 EnvVar { name: "B".into(), value: EnvValue::Plain("2=3".into()) },
                 EnvVar {

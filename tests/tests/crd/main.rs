@@ -1,0 +1,4 @@
+//! The custom resource definitions on a real API server, and that server itself.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod server;
