@@ -281,13 +281,13 @@ fn a_consul_over_hosts_that_cannot_have_it() {
         (over(&format!("[{}]", far(1)), "{servers: 1}"), ""),
         (
             over(&three, "{servers: 5, network: a}"),
-            "a.yaml:4:39: Fleet shop: spec.discovery.consul.servers: 5 servers take 5 hosts, one each, and the fleet has 3
-               a.yaml:4:51: Fleet shop: spec.discovery.consul.network: over several hosts the cluster is on the hosts' own network
+            "a.yaml:4:38: Fleet shop: spec.discovery.consul.servers: 5 servers take 5 hosts, one each, and the fleet has 3
+               a.yaml:4:50: Fleet shop: spec.discovery.consul.network: over several hosts the cluster is on the hosts' own network
                hint: leave it out",
         ),
         (
             over(&format!("[{}, {local}]", far(1)), "{servers: 1}"),
-            "a.yaml:4:39: Fleet shop: spec.discovery.consul.servers: the host local has no IP address that other hosts reach
+            "a.yaml:4:38: Fleet shop: spec.discovery.consul.servers: the host local has no IP address that other hosts reach
                hint: give the host local an address, such as 10.0.0.11",
         ),
     ]);
