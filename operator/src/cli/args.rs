@@ -139,7 +139,7 @@ pub enum Command {
 
 /// Where the documents come from.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Source (one of --git, --dir, --kubernetes)")]
+#[command(next_help_heading = "Source (--git, --dir, --kubernetes, or --git with --kubernetes)")]
 pub struct SourceArgs {
     /// A git repository: https://, ssh://, user@host:path or a path
     #[arg(long, value_name = "URL", env = "EVENKEEL_GIT", hide_env_values = true)]
@@ -168,6 +168,16 @@ pub struct SourceArgs {
     /// Custom resources of a Kubernetes cluster
     #[arg(long, env = "EVENKEEL_KUBERNETES", hide_env_values = true)]
     pub kubernetes: bool,
+    /// Namespaces to watch with --kubernetes, separated by commas [default: all]
+    #[arg(
+        long,
+        value_name = "NAMES",
+        value_delimiter = ',',
+        requires = "kubernetes",
+        env = "EVENKEEL_NAMESPACES",
+        hide_env_values = true
+    )]
+    pub namespaces: Vec<String>,
     /// How to sign in to git.
     #[command(flatten)]
     pub auth: GitAuthArgs,
@@ -255,6 +265,12 @@ pub struct RunArgs {
         env = "EVENKEEL_LISTEN", hide_env_values = true, help_heading = "Agent"
     )]
     pub listen: Listen,
+    /// The lease that one of several replicas holds with --kubernetes, in the pod's own namespace
+    #[arg(
+        long, value_name = "NAME", default_value = crate::kubernetes::elect::NAME,
+        env = "EVENKEEL_LEASE", hide_env_values = true, help_heading = "Agent"
+    )]
+    pub lease: String,
     /// File with the secret that webhooks are signed with
     #[arg(
         long,

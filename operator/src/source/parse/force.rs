@@ -10,11 +10,12 @@ use super::applied::{Applied, Document};
 use super::document::{Id, Meaning, Object, Ready, restore};
 use super::node::{Flaw, Pos, meant};
 use super::ports::{self, Claim};
-use super::{Context, form, implied, lower, problem, routes};
+use super::{Context, form, implied, leave, lower, problem, routes};
 use crate::model::{
     Balancer, BalancerKind, Endpoint, Fleet, FleetName, HOST_LABEL, HostSpec, Port, Problem,
-    Routing, Service, ServiceName,
+    Removal, Routing, Service, ServiceName,
 };
+use crate::source::Objects as ApiObjects;
 
 /// Rounds in which a service that falls back to its last good document takes ports from another.
 const ROUNDS: usize = 10;
@@ -27,10 +28,13 @@ struct Entry {
     ready: Option<Ready>,
     /// Whether the newest document, if there is one, is not what is in force.
     held: bool,
+    /// Its object is being deleted: nothing of it is wanted any more.
+    leaving: bool,
 }
 
 pub(super) struct Force<'a> {
     ctx: &'a Context<'a>,
+    api: Option<&'a ApiObjects>,
     entries: BTreeMap<Id, Entry>,
     pub(super) problems: Vec<Problem>,
 }
@@ -44,30 +48,49 @@ pub(super) struct InForce {
     pub(super) problems: Vec<Problem>,
     pub(super) objects: BTreeMap<String, Document>,
     pub(super) routes: BTreeMap<String, String>,
+    pub(super) removal: Removal,
+    pub(super) gone: BTreeSet<String>,
 }
 
 impl<'a> Force<'a> {
     /// Puts objects in their places; of two with one name neither counts.
-    pub(super) fn new(ctx: &'a Context<'a>, objects: Vec<Object>, problems: Vec<Problem>) -> Self {
-        let mut force = Self { ctx, entries: BTreeMap::new(), problems };
+    pub(super) fn new(
+        ctx: &'a Context<'a>,
+        api: Option<&'a ApiObjects>,
+        objects: Vec<Object>,
+        problems: Vec<Problem>,
+    ) -> Self {
+        let mut force = Self { ctx, api, entries: BTreeMap::new(), problems };
         let mut by_id: BTreeMap<Id, Vec<Object>> = BTreeMap::new();
         for object in objects {
             by_id.entry(object.id.clone()).or_default().push(object);
         }
         for (id, mut objects) in by_id {
+            // One that is being deleted leaves what runs to another of its name.
+            let leaving = objects.iter().all(|o| o.leaving);
+            objects.retain(|o| o.leaving == leaving);
             let others = objects.split_off(1);
             let Some(mut first) = objects.pop() else { continue };
+            if leaving {
+                let ready = first.ready.take().or_else(|| force.last_good(&id)).map(leave::emptied);
+                let entry = Entry { object: Some(first), ready, held: false, leaving };
+                force.entries.insert(id, entry);
+                continue;
+            }
             for other in &others {
+                let hint = "rename or remove one; until then neither counts";
                 let message =
                     format!("defined a second time: first at {}", place(&first.path, first.pos));
-                let flaw = Flaw::new(other.pos, message)
-                    .hint("rename or remove one; until then neither counts");
+                let flaw = Flaw::new(other.pos, message).hint(hint);
                 force.problems.push(problem(&other.path, Some(&id), flaw));
+                let message = format!("defined again at {}", place(&other.path, other.pos));
+                let flaw = Flaw::new(first.pos, message).hint(hint);
+                force.problems.push(problem(&first.path, Some(&id), flaw));
             }
             let ready = first.ready.take().filter(|_| others.is_empty());
             let held = ready.is_none();
             let ready = if held { force.last_good(&id) } else { ready };
-            force.entries.insert(id, Entry { object: Some(first), ready, held });
+            force.entries.insert(id, Entry { object: Some(first), ready, held, leaving });
         }
         force
     }
@@ -78,7 +101,7 @@ impl<'a> Force<'a> {
             let Some(id) = Id::read(key) else { continue };
             if is_lost(&document.path) && !self.entries.contains_key(&id) {
                 let ready = self.last_good(&id);
-                self.entries.insert(id, Entry { object: None, ready, held: true });
+                self.entries.insert(id, Entry::absent(ready));
             }
         }
     }
@@ -102,7 +125,7 @@ impl<'a> Force<'a> {
 
     fn hold(&mut self, id: &Id) {
         let ready = self.last_good(id);
-        if let Some(entry) = self.entries.get_mut(id) {
+        if let Some(entry) = self.entries.get_mut(id).filter(|e| !e.leaving) {
             entry.held = true;
             entry.ready = ready;
         }
@@ -193,7 +216,8 @@ impl<'a> Force<'a> {
         self.part_external();
         let default = self.default_fleet();
         for (id, service, held) in self.services() {
-            if !held && !self.fits(&id, &service, default.as_ref()) {
+            let leaving = self.entries.get(&id).is_some_and(|e| e.leaving);
+            if !held && !leaving && !self.fits(&id, &service, default.as_ref()) {
                 self.hold(&id);
             }
         }
@@ -203,7 +227,7 @@ impl<'a> Force<'a> {
             let implied = service.fleet.as_str() == DEFAULT_FLEET && !self.was_defined(&id);
             if !implied && !self.entries.contains_key(&id) {
                 let ready = self.last_good(&id);
-                self.entries.insert(id, Entry { object: None, ready, held: true });
+                self.entries.insert(id, Entry::absent(ready));
             }
         }
         // Of an emptied source the fleets stay: nothing is removed on the strength of it, and somebody
@@ -219,7 +243,7 @@ impl<'a> Force<'a> {
                 let id = fleet_id(&name);
                 if !self.entries.contains_key(&id) {
                     let ready = self.last_good(&id);
-                    self.entries.insert(id, Entry { object: None, ready, held: true });
+                    self.entries.insert(id, Entry::absent(ready));
                 }
             }
         }
@@ -441,6 +465,9 @@ impl<'a> Force<'a> {
     }
 
     fn finish(self, fleets: BTreeMap<FleetName, Arc<Fleet>>) -> InForce {
+        let ids: BTreeSet<&Id> = self.entries.keys().collect();
+        let gone = self.api.map(|api| leave::gone(self.ctx.previous, api, &ids));
+        let only = gone.as_ref().map(|gone| leave::by_absence(gone, &ids));
         let mut out = InForce {
             fleets,
             services: BTreeMap::new(),
@@ -449,6 +476,8 @@ impl<'a> Force<'a> {
             problems: self.problems,
             objects: BTreeMap::new(),
             routes: BTreeMap::new(),
+            removal: Removal { deleted: BTreeSet::new(), only },
+            gone: gone.unwrap_or_default(),
         };
         let mut dark = BTreeSet::new();
         let previous: &Applied = self.ctx.previous;
@@ -473,6 +502,12 @@ impl<'a> Force<'a> {
                 continue;
             }
             let Ok(name) = ServiceName::new(&id.name) else { continue };
+            if entry.leaving {
+                out.removal.deleted.insert(name.clone());
+                if id.kind == "LoadBalancer" {
+                    out.removal.deleted.extend(implied::mover_name(&name));
+                }
+            }
             if id.kind == "LoadBalancer" && entry.ready.is_none() && runs {
                 dark.insert(name.clone());
             }
@@ -487,7 +522,7 @@ impl<'a> Force<'a> {
             });
             let service = service.filter(|s| out.fleets.contains_key(&s.fleet));
             // Neither in force nor held would mean: to be removed.
-            if entry.held || service.is_none() {
+            if !entry.leaving && (entry.held || service.is_none()) {
                 out.held.insert(name.clone());
             }
             if let Some(service) = service {
@@ -541,6 +576,13 @@ impl InForce {
         self.services = resolved.services;
         self.routings = resolved.routings;
         self.routes = resolved.routes;
+    }
+}
+
+impl Entry {
+    /// One that no document of this revision defines.
+    fn absent(ready: Option<Ready>) -> Self {
+        Self { object: None, ready, held: true, leaving: false }
     }
 }
 
