@@ -91,7 +91,8 @@ pub async fn run(args: &RunArgs) -> Result<Exit, CliError> {
     };
     let Sourced { states, kind, describe } =
         sources::begin(&parts, choice.as_ref(), cluster.as_ref(), &mut side)?;
-    let secrets = Arc::new(FileSecrets::new(args.agent.secrets.clone()));
+    let files = FileSecrets::new(args.agent.secrets.clone());
+    let secrets = sources::secrets(files, choice.is_some(), cluster.as_ref(), &mut side);
     let loader = Loader::new(owner.clone(), secrets.clone(), Some(store.clone()));
     let (desired_in, desired) = watch::channel(None);
     side.spawn(tell_source(report.clone(), states.clone(), desired.clone(), kind, describe));

@@ -220,6 +220,7 @@ mod tests {
             routings: BTreeMap::new(),
             held: BTreeSet::new(),
             problems: Vec::new(),
+            removal: crate::model::Removal::default(),
         };
         let world = World { hosts: views, ..World::default() };
         let memory = Memory::default();
