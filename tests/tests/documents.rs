@@ -275,6 +275,7 @@ fn what_can_be_run_here_runs() {
 fn desired(files: &[(&str, &str)]) -> Desired {
     let files = files.iter().map(|(p, t)| ((*p).to_owned(), t.as_bytes().to_vec()));
     let tree = Tree {
+        objects: None,
         revision: "0123456789abcdef".into(),
         describe: None,
         files: files.collect(),

@@ -5,6 +5,7 @@
 
 mod flavour;
 mod process;
+pub mod recorder;
 
 use std::fs;
 use std::io::Write as _;

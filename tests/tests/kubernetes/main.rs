@@ -3,5 +3,6 @@
 
 mod bad;
 mod leader;
+mod requests;
 mod rig;
 mod walk;
