@@ -1,7 +1,7 @@
 //! A real Kubernetes API server for a test: etcd and ports of its own, started in a second, and faults on demand.
 //!
 //! The programs are made by `cargo xtask testbed kubernetes up`, and by `cargo xtask test` before the tests. With
-//! `KUBEBUILDER_ASSETS` its `kube-apiserver` and `etcd` are started instead.
+//! `KUBEBUILDER_ASSETS` both take the `kube-apiserver` there instead.
 
 mod flavour;
 mod process;
@@ -47,11 +47,19 @@ impl ApiServer {
     /// Starts one that outlives this process, unless it runs already; the path of its kubeconfig.
     pub fn stay(dir: &Path) -> PathBuf {
         let config = dir.join("kubeconfig");
-        if config.is_file() && kubectl(&config, &["get", "--raw", "/readyz"]).status.success() {
+        let same = fs::read_link(dir.join("programs")).ok() == fs::read_link(programs()).ok();
+        if same
+            && config.is_file()
+            && kubectl(&config, &["get", "--raw", "/readyz"]).status.success()
+        {
             return config;
         }
         Self::end(dir);
-        Self::start_in(dir.to_owned(), true).kubeconfig()
+        let started = Self::start_in(dir.to_owned(), true).kubeconfig();
+        if let Ok(of) = fs::read_link(programs()) {
+            std::os::unix::fs::symlink(of, dir.join("programs")).unwrap();
+        }
+        started
     }
 
     /// Ends one that [`stay`](Self::stay) started.
