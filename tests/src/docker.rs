@@ -163,8 +163,14 @@ impl Drop for Rig {
 /// Removes everything of an owner. By the command, because a drop cannot wait and must work after
 /// a panic too.
 pub fn sweep(owner: &str) {
+    sweep_at(None, owner);
+}
+
+/// The same at an engine elsewhere.
+pub fn sweep_at(endpoint: Option<&str>, owner: &str) {
+    let at: Vec<&str> = endpoint.iter().flat_map(|endpoint| ["-H", endpoint]).collect();
     let run = |args: &[&str]| {
-        let out = Command::new("docker").args(args).stderr(Stdio::null()).output();
+        let out = Command::new("docker").args(&at).args(args).stderr(Stdio::null()).output();
         let text = out.map(|o| String::from_utf8_lossy(&o.stdout).into_owned());
         text.unwrap_or_default()
     };
@@ -190,8 +196,22 @@ fn alive(owner: &str) -> bool {
     !pid.is_empty() && Path::new("/proc").join(pid).exists()
 }
 
+/// How old what is swept must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Age {
+    /// Others run now.
+    Old,
+    /// Nobody else is there.
+    Any,
+}
+
 /// Removes what runs that crashed left behind: only what is old, for others run now.
 pub async fn sweep_left(docker: &Docker) {
+    sweep_dead(docker, Age::Old).await;
+}
+
+/// Removes what runs that crashed left behind.
+pub async fn sweep_dead(docker: &Docker, age: Age) {
     let now = docker.info().await.unwrap().system_time.unwrap_or_default();
     let now: i64 = now.parse::<jiff::Timestamp>().map_or(0, jiff::Timestamp::as_second);
     for key in [OWNER, TEST] {
@@ -200,7 +220,7 @@ pub async fn sweep_left(docker: &Docker) {
         for c in docker.list_containers(Some(options)).await.unwrap_or_default() {
             let labels = c.labels.unwrap_or_default();
             let test = labels.get(key).is_some_and(|o| o.starts_with("t-") && !alive(o));
-            if test && c.created.is_some_and(|t| now - t > LEFT) {
+            if test && (age == Age::Any || c.created.is_some_and(|t| now - t > LEFT)) {
                 let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
                 let _ = docker.remove_container(&c.id.unwrap_or_default(), Some(options)).await;
             }

@@ -133,13 +133,30 @@ fn free_ports(count: u16) -> u16 {
 /// What became of the requests while one thing happened.
 pub struct Stage {
     /// What happened.
-    pub what: &'static str,
+    pub what: String,
     /// The requests, less those that a killed balancer took with it.
     pub report: Report,
     /// Requests that were under way in a balancer that was killed.
     pub excused: usize,
     /// How long it took.
     pub took: Duration,
+}
+
+impl Stage {
+    /// Begins one: what the clients did before is another's.
+    pub async fn begin(load: &Load) -> Instant {
+        load.more(1).await;
+        load.take();
+        Instant::now()
+    }
+
+    /// Ends it, once there were this many requests at least.
+    pub async fn end(load: &Load, what: &str, begun: Instant, least: usize) -> Self {
+        let took = begun.elapsed();
+        load.more(1).await;
+        load.until(least).await;
+        Self { what: what.to_owned(), report: load.take(), excused: 0, took }
+    }
 }
 
 impl fmt::Display for Stage {
@@ -227,31 +244,29 @@ impl Show {
     }
 
     async fn begin_stage(&self) -> Instant {
-        // What the stage before did last is its own.
-        self.load.more(1).await;
-        self.load.take();
-        Instant::now()
+        Stage::begin(&self.load).await
     }
 
-    async fn end_stage(&self, what: &'static str, begun: Instant) -> Stage {
-        let took = begun.elapsed();
-        self.load.more(1).await;
-        self.load.until(self.least).await;
-        Stage { what, report: self.load.take(), excused: 0, took }
+    async fn end_stage(&self, what: &str, begun: Instant) -> Stage {
+        Stage::end(&self.load, what, begun, self.least).await
     }
 
-    async fn settle_at(&mut self, replicas: u32) {
+    /// Waits until there are this many.
+    pub async fn settle_at(&mut self, replicas: u32) {
         self.web = self.web.replicas(replicas);
         self.commit();
         self.settled().await;
     }
 
-    /// From 4 to 10, and to 3.
-    pub async fn scale(&mut self) -> Stage {
+    /// To each of these numbers, one after the other.
+    pub async fn scale(&mut self, to: &[u32]) -> Stage {
+        let mut what = format!("scale {}", self.web.replicas);
         let begun = self.begin_stage().await;
-        self.settle_at(10).await;
-        self.settle_at(3).await;
-        self.end_stage("scale 4 to 10 to 3", begun).await
+        for replicas in to {
+            self.settle_at(*replicas).await;
+            what = format!("{what} to {replicas}");
+        }
+        self.end_stage(&what, begun).await
     }
 
     /// Another image.
@@ -260,7 +275,8 @@ impl Show {
         self.web = self.web.image(TOY_2);
         self.commit();
         self.settled().await;
-        self.end_stage("rolling update", begun).await
+        let what = format!("rolling update of {}", self.web.replicas);
+        self.end_stage(&what, begun).await
     }
 
     /// An image that never gets healthy, until it is given up; then what it was before.

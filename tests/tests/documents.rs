@@ -28,19 +28,20 @@ use evenkeel::source::parse::Applied;
 use evenkeel::source::{self, Tree};
 use serde_json::Value;
 
-const DOCUMENTS: [&str; 8] = [
+const DOCUMENTS: [&str; 9] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
     "docs/operations.md",
     "docs/reference.md",
     "docs/walkthroughs/one-host.md",
+    "docs/walkthroughs/three-hosts.md",
     "docs/why.md",
     "gitops-example/README.md",
 ];
 
 /// Commands that something else runs, or that need what only the reader has.
-const ACCOUNTED: [(&str, &str); 12] = [
+const ACCOUNTED: [(&str, &str); 18] = [
     ("cargo xtask demo", "the demo is what CI shows"),
     ("cargo xtask test", "it runs this test"),
     ("cargo xtask images", "`cargo xtask test` begins with it"),
@@ -65,15 +66,31 @@ const ACCOUNTED: [(&str, &str); 12] = [
         "docker run --rm --volume haproxy-logs:/logs evenkeel/balancers:1 sh -c 'tail -qn 1 /logs/*.log'",
         "needs the containers of the walk-through",
     ),
+    ("cargo xtask testbed hosts up 3", "`cargo xtask test` begins with it"),
+    ("cargo xtask testbed hosts down", "would take the hosts from tests that run beside"),
+    ("docker login registry.example:5000", "the tests write what it would write"),
+    (
+        "curl --silent --header 'Host: app-test' http://10.77.0.100/",
+        "tests/tests/hosts/three_hosts/walk.rs asks the address",
+    ),
+    (
+        "curl --silent --header 'Host: app-production' http://10.77.0.100/",
+        "the same, by the other name",
+    ),
+    (
+        "docker -H tcp://10.77.0.11:2375 kill edge_1",
+        "tests/tests/hosts/three_hosts/walk.rs kills the balancer that has the address",
+    ),
 ];
 
 /// Commands that are run here, in a directory with the examples, and the exit code they must have.
-const RUN: [(&str, i32); 9] = [
+const RUN: [(&str, i32); 10] = [
     ("evenkeel check hello", 0),
     ("evenkeel check gitops-example", 0),
     ("evenkeel render gitops-example --service web-test", 0),
     ("evenkeel check one-host", 0),
     ("evenkeel render one-host --service haproxy", 0),
+    ("evenkeel check three-hosts", 0),
     ("evenkeel check traffic", 0),
     ("evenkeel schema ScalingService", 0),
     ("evenkeel completions bash", 0),

@@ -17,7 +17,7 @@ mod judge;
 use std::time::Duration;
 
 use evenkeel::fake::scenario::Scenario;
-use evenkeel::fake::{GRAIN, Sim, make};
+use evenkeel::fake::{GRAIN, Sim, make, register};
 use evenkeel::model::{Amount, Keep, Limits, Resources, Service, ServiceName, State, Step};
 use evenkeel::plan::{Input, plan};
 use judge::judge;
@@ -45,6 +45,7 @@ enum Event {
     Suspend(u8, bool),
     Disruption(u32),
     Mute { nth: u8, mute: bool },
+    Leaderless(bool),
     Wait(u8),
 }
 
@@ -71,6 +72,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (s, any::<bool>()).prop_map(|(s, b)| Event::Suspend(s, b)),
         1 => (0..4u32).prop_map(Event::Disruption),
         2 => (0..3u8, any::<bool>()).prop_map(|(nth, mute)| Event::Mute { nth, mute }),
+        2 => any::<bool>().prop_map(Event::Leaderless),
         10 => (1..60u8).prop_map(Event::Wait),
     ]
 }
@@ -142,13 +144,15 @@ fn world(shapes: &[Shape]) -> Sim {
     sim
 }
 
-/// `api` and `job` behind balancers `web`, which are themselves rolled, scaled and broken like any service.
-fn balanced(shapes: &[Shape], fronts: u32) -> Sim {
+/// `api` and `job` behind balancers `web`, and in a registry if that is wanted. The balancers are
+/// themselves rolled, scaled and broken like any service.
+fn balanced(shapes: &[Shape], fronts: u32, registered: bool) -> Sim {
     let mut sim = world(&[]);
     sim.change_fleet(|f| {
         for (n, host) in f.hosts.values_mut().enumerate() {
             std::sync::Arc::make_mut(host).address = Some(format!("10.0.0.{}", n + 1));
         }
+        f.registry = registered.then(register::spec);
     });
     let balancer = make::service("web", fronts, "a").unwrap();
     let behind: Vec<Service> = shapes
@@ -158,6 +162,7 @@ fn balanced(shapes: &[Shape], fronts: u32) -> Sim {
             let mut s = build(n, &Shape { published: false, memory: 0, ..shape.clone() });
             make::route(&mut s, 8000 + 100 * u16::try_from(n).unwrap(), &balancer.name);
             s.rollout.max_unavailable = Amount::Count(1);
+            s.exposure.registered = registered.then_some(80);
             s
         })
         .collect();
@@ -269,6 +274,7 @@ fn apply(sim: &mut Sim, event: &Event) {
                 balancer.mute = *mute;
             }
         }
+        Event::Leaderless(mute) => sim.registry.mute = *mute,
         Event::Wait(tenths) => {
             sim.run(GRAIN * u32::from(*tenths), judge);
         }
@@ -291,6 +297,7 @@ fn make_peace(sim: &mut Sim) {
     for balancer in sim.balancers.all.values_mut() {
         balancer.mute = false;
     }
+    sim.registry.mute = false;
     sim.mend_source();
     sim.change_fleet(|f| {
         f.limits.disruptions_per_hour = None;
@@ -353,14 +360,16 @@ proptest! {
         assert_as_desired(&sim);
     }
 
-    /// Promises 4 and 5 with balancers that are workloads themselves: they are killed, cut off, mute and late.
+    /// Promises 4 and 5 with balancers that are workloads themselves, and a registry: they are killed, cut off, mute and
+    /// late.
     #[test]
     fn whatever_happens_to_balancers_no_request_is_lost_by_our_hand(
         shapes in proptest::collection::vec(shape(), 2),
         fronts in 1..3u32,
+        registered: bool,
         events in proptest::collection::vec(event(), 0..30),
     ) {
-        let mut sim = balanced(&shapes, fronts);
+        let mut sim = balanced(&shapes, fronts, registered);
         for event in &events {
             apply(&mut sim, event);
         }
@@ -371,6 +380,7 @@ proptest! {
         prop_assert!(left.steps.is_empty(), "planning again changes something: {:?}", left.steps);
         assert_as_desired(&sim);
         prop_assert!(judge::traffic::is_in_force(&sim), "{:?}", sim.balancers);
+        prop_assert!(judge::traffic::is_registered(&sim), "{:?}", sim.registry);
     }
 
     /// Promise 9, first half: losing one of N costs exactly one start, and touches nobody else.

@@ -16,8 +16,8 @@ use crate::setup;
 use crate::tree::Tree;
 
 /// What can be measured.
-pub(crate) const ROWS: [&str; 9] =
-    ["scale", "heal", "commit", "plan", "idle", "loss", "drop", "burst", "size"];
+pub(crate) const ROWS: [&str; 10] =
+    ["scale", "rotation", "heal", "commit", "plan", "idle", "loss", "drop", "burst", "size"];
 /// Those of `bench-edge`: traffic through balancers.
 const EDGE: [&str; 4] = ["loss", "drop", "burst", "size"];
 

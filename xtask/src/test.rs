@@ -7,33 +7,52 @@ use crate::command::cargo;
 use crate::images;
 use crate::rust_text;
 use crate::setup;
+use crate::testbed;
 use crate::tidy::has_extension;
 use crate::tree::{Text, Tree};
+
+/// How many hosts the tests of several hosts take, and what is in the name of each such test.
+const HOSTS: u8 = 3;
+const ON_HOSTS: &str = "three_hosts::";
 
 pub(crate) fn test(tree: &Tree, filters: &[String]) -> Result<()> {
     setup::ensure(setup::BUILD)?;
     setup::ensure(setup::TESTS)?;
-    images::build(tree, false)?;
     apiserver::ensure(tree)?;
+    // Brings the images to the local engine too.
+    let why = match testbed::up(tree, HOSTS) {
+        Ok(()) => return run(tree, filters, &[]),
+        Err(why) => why,
+    };
+    let not_tested = || {
+        println!("NOT TESTED: everything that takes several hosts (tests/tests/hosts): {why:#}");
+    };
+    images::build(tree, false)?;
+    not_tested();
+    let outcome = run(tree, filters, &["--skip", ON_HOSTS]);
+    // Once more where it is read, after the line that counts the others.
+    not_tested();
+    outcome
+}
+
+/// Runs the tests; `limits` is for the test harness.
+fn run(tree: &Tree, filters: &[String], limits: &[&str]) -> Result<()> {
     let nextest = setup::nextest();
     // Before the others, so that what is read last is the line that counts them.
     if filters.is_empty() && has_doc_tests(&tree.texts(&tree.paths()?)?) {
         cargo().args(["test", "--locked", "--workspace", "--doc"]).within(tree.root()).go()?;
     }
-    if nextest {
-        let run = cargo().args(["nextest", "run", "--locked", "--workspace"]).args(filters);
-        return run.within(tree.root()).go();
-    }
-    println!("WARNING: falling back to `cargo test`: slower, and no limit to the time of a test");
-    let targets = ["--lib", "--bins", "--tests", "--examples"];
-    if filters.is_empty() {
-        let run = cargo().args(["test", "--locked", "--workspace"]).args(targets);
-        return run.within(tree.root()).go();
-    }
-    // After `--` the test harness takes several filters.
-    let run =
-        cargo().args(["test", "--locked", "--workspace"]).args(targets).arg("--").args(filters);
-    run.within(tree.root()).go()
+    let run = if nextest {
+        cargo().args(["nextest", "run", "--locked", "--workspace"])
+    } else {
+        println!(
+            "WARNING: falling back to `cargo test`: slower, and no limit to the time of a test"
+        );
+        let targets = ["--lib", "--bins", "--tests", "--examples"];
+        cargo().args(["test", "--locked", "--workspace"]).args(targets)
+    };
+    // Only after `--` the test harness takes several filters.
+    run.arg("--").args(filters).args(limits).within(tree.root()).go()
 }
 
 /// The property tests of the promises, for long.

@@ -6,7 +6,7 @@
 //! ```
 //! The names are this machine's, not this clone's: whichever clone comes second finds what the first made.
 //! To lose a host, kill its dockerd by the id in its `pid` file; to cut it off, `ip link set ek-h1 down`.
-//! `up` mends both.
+//! `up` mends both. Containers outlive a dockerd that is killed, and the next one takes them over.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -25,6 +25,11 @@ const BRIDGE: &str = "ek-br0";
 const GATEWAY: &str = "10.77.0.1";
 /// Docker wants a file system that it can stack layers on, which a target directory need not be.
 const ROOT: &str = "/var/lib/evenkeel-testbed";
+/// A registry of a test stands on this network, without a certificate. Containers outlive their engine, as on a host
+/// that is kept well.
+const DAEMON: &str = r#"{"insecure-registries": ["10.77.0.0/24"], "live-restore": true}"#;
+/// A directory that every host has in the same place, as one that is mounted over the network would be.
+const SHARED: &str = "shared";
 /// Containers of one host meet on the bridge; the main engine's rules would drop that.
 const LET_PASS: [&str; 7] = ["DOCKER-USER", "-i", BRIDGE, "-o", BRIDGE, "-j", "ACCEPT"];
 
@@ -39,6 +44,7 @@ pub(crate) fn up(tree: &Tree, count: u8) -> Result<()> {
     images::build(tree, false)?;
     let _lock = lock()?;
     bridge()?;
+    fs::create_dir_all(Path::new(ROOT).join(SHARED))?;
     for host in (1..=count).map(Host::new) {
         host.up()?;
     }
@@ -165,10 +171,29 @@ impl Host {
         inside(&["link", "set", "lo", "up"]).read()?;
         inside(&["route", "replace", "default", "via", GATEWAY]).read()?;
         if self.answers() {
+            return self.configured();
+        }
+        // One that hangs would keep its place; what runs in its containers goes on.
+        if let Some(pid) = self.daemon() {
+            run("kill").args(["-KILL", &pid.to_string()]).succeeds();
+        }
+        self.start()
+    }
+
+    fn configuration(&self) -> PathBuf {
+        self.directory().join("daemon.json")
+    }
+
+    /// One that an older clone has started reads its configuration again; both options can be changed so.
+    fn configured(&self) -> Result<()> {
+        if fs::read_to_string(self.configuration()).is_ok_and(|text| text == DAEMON) {
             return Ok(());
         }
-        self.kill_leftovers();
-        self.start()
+        fs::write(self.configuration(), DAEMON)?;
+        match self.daemon() {
+            Some(pid) => run("kill").args(["-HUP", &pid.to_string()]).read().map(drop),
+            None => bail!("{} answers and is not ours\nhint: take it down", self.endpoint()),
+        }
     }
 
     fn start(&self) -> Result<()> {
@@ -177,7 +202,7 @@ impl Host {
         // One that was killed leaves it behind, and dockerd refuses to start over it.
         let _ = fs::remove_file(directory.join("docker.pid"));
         // Of its own, or it would take the main engine's, whose options clash with these.
-        fs::write(directory.join("daemon.json"), "{}")?;
+        fs::write(self.configuration(), DAEMON)?;
         let option =
             |name: &str, file: &str| format!("--{name}={}", directory.join(file).display());
         // `ip netns exec` would mount a /sys without cgroups over the one that the engine needs.

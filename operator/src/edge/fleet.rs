@@ -1,6 +1,7 @@
 //! Everything that leads clients to the instances of one fleet: its balancers and its registry, for the loop.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,8 +15,9 @@ use super::{Discovery, LoadBalancer};
 use crate::bell::Doorbell;
 use crate::clock::Clock;
 use crate::model::{
-    CONSUL_PORT, ConsulSpec, Edges, Fleet, FleetName, HealthState, HostName, HostSpec,
-    ManagedConsul, OwnerId, RegistrySpec, RegistryView, Seen, State, World,
+    CONSUL_AGENT_PORT, CONSUL_PORT, ConsulSpec, Edges, Fleet, FleetName, HealthState, HostName,
+    HostSpec, Instance, ManagedConsul, ManagedReach, OwnerId, RegistrySpec, RegistryView, Seen,
+    State, World,
 };
 use crate::reconcile::Edge;
 
@@ -44,6 +46,8 @@ struct Registry {
     wanted: Option<RegistrySpec>,
     addresses: BTreeMap<HostName, String>,
     running: Option<Running>,
+    /// What was last known of it.
+    known: Option<Arc<RegistryView>>,
 }
 
 /// A registry that is spoken with.
@@ -104,6 +108,7 @@ impl Edge for FleetEdge {
             registry.wanted.clone_from(&fleet.registry);
             if !same {
                 registry.running = None;
+                registry.known = None;
             }
         }
         let addressed = |(name, host): (&HostName, &Arc<HostSpec>)| {
@@ -123,19 +128,30 @@ impl Edge for FleetEdge {
             None => return,
             Some(RegistrySpec::Existing(spec)) => self.speak(&mut registry, spec, false),
             Some(RegistrySpec::Managed(managed)) => {
-                if let Some(spec) = reached(&managed, world) {
+                let now = registry.running.as_ref().map(|r| &r.spec);
+                if let Some(spec) = reached(&managed, world, &registry.addresses, now) {
                     self.speak(&mut registry, spec, true);
                 }
             }
         }
-        world.registry = Some(match &registry.running {
-            Some(running) => running.consul.view(),
-            None => Arc::new(RegistryView {
+        let view = registry.running.as_ref().map(|running| running.consul.view());
+        world.registry = Some(match (view, &registry.known) {
+            // Another agent of the same cluster is asked: what the one before knew is still so.
+            (Some(view), Some(known)) if matches!(view.seen, Seen::Never { .. }) => {
+                let since = match known.seen {
+                    Seen::Silent { since } => since,
+                    Seen::Now | Seen::Never { .. } => self.clock.now(),
+                };
+                Arc::new(RegistryView { seen: Seen::Silent { since }, ..known.as_ref().clone() })
+            }
+            (Some(view), _) => view,
+            (None, _) => Arc::new(RegistryView {
                 seen: Seen::Never { since: self.clock.now() },
                 entries: BTreeMap::new(),
                 problem: Some("no agent of it runs yet".into()),
             }),
         });
+        registry.known = world.registry.clone().filter(|v| !matches!(v.seen, Seen::Never { .. }));
         let voters = registry.running.as_ref().and_then(|r| r.voters.as_ref());
         world.voters = voters.and_then(|voters| voters.borrow().clone());
     }
@@ -148,22 +164,43 @@ impl Edge for FleetEdge {
     }
 }
 
-/// How the client agent of a cluster that is run here is reached; `None` while none works.
-fn reached(managed: &ManagedConsul, world: &World) -> Option<ConsulSpec> {
-    let instances = world.hosts.values().flat_map(|view| &view.instances);
-    let mut works = instances.filter(|i| {
+/// How a client agent of a cluster that is run here is reached, the one that is spoken with `now` as long as it works; `None`
+/// while none does.
+fn reached(
+    managed: &ManagedConsul,
+    world: &World,
+    addresses: &BTreeMap<HostName, String>,
+    now: Option<&ConsulSpec>,
+) -> Option<ConsulSpec> {
+    let works = |i: &&Instance| {
         i.service == managed.agent.name
             && i.state == State::Running
             && matches!(i.health, HealthState::Healthy { .. })
-    });
-    let (_, ip) =
-        works.find_map(|i| i.networks.iter().find(|(name, _)| **name == *managed.network))?;
-    Some(ConsulSpec {
-        address: format!("http://{ip}:{CONSUL_PORT}"),
-        agent_port: None,
-        token_file: None,
-        tls: None,
-    })
+    };
+    let spec =
+        |address, agent_port| ConsulSpec { address, agent_port, token_file: None, tls: None };
+    match &managed.reach {
+        ManagedReach::Network(network) => {
+            let instances = world.hosts.values().flat_map(|view| &view.instances);
+            let on =
+                |i: &Instance| i.networks.iter().find(|(name, _)| **name == **network).cloned();
+            let (_, ip) = instances.filter(works).find_map(on)?;
+            Some(spec(format!("http://{ip}:{CONSUL_PORT}"), None))
+        }
+        ManagedReach::Hosts => {
+            // What is known of a silent host is old.
+            let answering = world.hosts.iter().filter(|(_, view)| view.seen == Seen::Now);
+            let hosts = answering.filter(|(_, view)| view.instances.iter().any(|i| works(&i)));
+            let at = |ip: &String| {
+                let ip: IpAddr = ip.parse().ok()?;
+                let socket = SocketAddr::new(ip, CONSUL_AGENT_PORT);
+                Some(spec(format!("http://{socket}"), Some(CONSUL_AGENT_PORT)))
+            };
+            let all: Vec<ConsulSpec> =
+                hosts.filter_map(|(host, _)| at(addresses.get(host)?)).collect();
+            now.filter(|now| all.contains(now)).or(all.first()).cloned()
+        }
+    }
 }
 
 /// Keeps up with who has a vote, until nobody wants to know.

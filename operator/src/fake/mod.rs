@@ -1,4 +1,4 @@
-//! The misbehaving world: hosts, engines, balancers and an agent that do what they are told, late,
+//! The misbehaving world: hosts, engines, balancers, a registry and an agent that do what they are told, late,
 //! halfway or not at all. For tests, for `evenkeel plan --demo`, and for asking "what if".
 //!
 //! It is a simulation in one thread and with a clock of its own; it never touches the outside.
@@ -7,6 +7,7 @@ pub mod backend;
 pub mod balance;
 pub mod host;
 pub mod make;
+pub mod register;
 pub mod scenario;
 
 use std::collections::BTreeMap;
@@ -44,6 +45,8 @@ pub struct Sim {
     pub edges_silent: bool,
     /// The balancers as they are.
     pub balancers: balance::Balancers,
+    /// The registry as it is; nobody asks it where the fleet has none.
+    pub registry: register::SimRegistry,
     flights: Vec<Flight>,
     agent_began: Time,
     commits: u32,
@@ -88,6 +91,7 @@ impl Sim {
             memory: Memory::default(),
             edges_silent: false,
             balancers: balance::Balancers::default(),
+            registry: register::SimRegistry::new(now),
             flights: Vec::new(),
             agent_began: now,
             commits: 0,
@@ -167,7 +171,7 @@ impl Sim {
                 .iter()
                 .map(|f| InFlight { step: f.step.clone(), since: f.since })
                 .collect(),
-            registry: None,
+            registry: self.fleet().registry.as_ref().map(|_| self.registry.view()),
             voters: None,
         };
         traffic::observe(&self.fleet(), &self.desired, &mut world, self.now);
@@ -197,6 +201,7 @@ impl Sim {
         self.memory.take(&plan.notes);
         self.memory.forget_old(self.now);
         self.balancers.publish(&plan.edges, self.now);
+        self.registry.publish(&plan.edges.registrations, self.now);
         for Planned { step, .. } in &plan.steps {
             let takes = self.hosts.get(step.host()).map_or(HANG, |h| h.takes(step));
             self.flights.push(Flight {
@@ -222,6 +227,7 @@ impl Sim {
                 host.live(self.now, NOTICE);
             }
             self.balancers.live(&self.hosts, self.now);
+            self.registry.live(self.now);
         }
     }
 
@@ -251,6 +257,7 @@ impl Sim {
         self.memory.resume(self.now);
         self.agent_began = self.now;
         self.balancers.forget(self.now);
+        self.registry.forget(self.now);
         for host in self.hosts.values_mut() {
             host.forget(self.now);
         }
@@ -292,6 +299,7 @@ impl Sim {
     fn is_quiet(&self) -> bool {
         self.hosts.values().all(|h| !h.is_restless(self.now))
             && !self.balancers.is_restless(self.now)
+            && (self.fleet().registry.is_none() || !self.registry.is_restless(self.now))
     }
 
     /// Puts a balancer in front of services: containers of the service `balancer`, which must be put too.

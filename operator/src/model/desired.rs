@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::edge::{Exposure, RegistrySpec, Routing};
 use super::hash::SpecHash;
 use super::name::{FleetName, HostName, Revision, ServiceName};
+use super::placed::PlacedArg;
 
 /// All that one revision asks for.
 #[derive(Debug, Clone)]
@@ -212,6 +213,18 @@ impl Service {
             self.rollout.min_ready
         }
     }
+
+    /// How many host ports in a row each published port may take on one host: one for each instance. Where routes lead
+    /// to it nobody else knows the ports, and those that come while it changes take more; elsewhere a surge takes no
+    /// port that clients do not know.
+    pub fn ports_on_a_host(&self) -> u32 {
+        let surge = match (self.replicas, self.exposure.asked.as_slice()) {
+            (0, _) | (_, []) => 0,
+            (replicas, _) => self.rollout.allowance(replicas).0,
+        };
+        let most = self.placement.max_per_host.unwrap_or(u32::MAX);
+        self.replicas.saturating_add(surge).min(most)
+    }
 }
 
 /// What an instance *is*: whatever is in here takes part in the hash, and nothing else does.
@@ -223,6 +236,8 @@ pub struct InstanceSpec {
     pub command: Option<Vec<String>>,
     /// Replaces the image's default arguments.
     pub args: Option<Vec<String>>,
+    /// Arguments after those that are completed by the place. No document of a service has any.
+    pub placed_args: Vec<PlacedArg>,
     /// Environment, in the order written.
     pub env: Vec<EnvVar>,
     /// Ports by name.

@@ -263,9 +263,13 @@ impl Table {
             return Arc::clone(self);
         }
         let mut table = (**self).clone();
+        let listed = table.servers.iter().map(|(pool, all)| {
+            (pool.clone(), all.iter().map(|s| s.address).collect::<BTreeSet<_>>())
+        });
+        let mut listed: BTreeMap<PoolName, _> = listed.collect();
         for (pool, address, target) in in_force {
-            let servers = table.servers.entry(pool).or_default();
-            if servers.iter().all(|s| s.address != address) {
+            if listed.entry(pool.clone()).or_default().insert(address) {
+                let servers = table.servers.entry(pool).or_default();
                 let (instance, name) = (InstanceId("".into()), "kept".into());
                 servers.push(Server { instance, name, slot: Slot(0), address, target });
             }
@@ -484,14 +488,26 @@ pub enum RegistrySpec {
 pub struct ManagedConsul {
     /// The servers.
     pub servers: Arc<Service>,
-    /// The client agent of the host.
+    /// The client agent of each host.
     pub agent: Arc<Service>,
-    /// The Docker network that they are on.
-    pub network: String,
+    /// How its parts find each other, and evenkeel them.
+    pub reach: ManagedReach,
+}
+
+/// Where the parts of a cluster that is run here listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ManagedReach {
+    /// All on one Docker network of this name, which those join that are registered.
+    Network(String),
+    /// On the hosts' own network, at the hosts' addresses.
+    Hosts,
 }
 
 /// The port of Consul's API inside its containers.
 pub const CONSUL_PORT: u16 = 8500;
+
+/// The port of a client agent's API on its host: a server of the same cluster may be on that host, too.
+pub const CONSUL_AGENT_PORT: u16 = 8510;
 
 /// How a fleet's registry is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]

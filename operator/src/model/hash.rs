@@ -40,6 +40,7 @@ impl SpecHash {
             image,
             command,
             args,
+            placed_args,
             env,
             ports,
             resources,
@@ -126,6 +127,11 @@ impl SpecHash {
         if !capabilities.is_empty() {
             h.text("capabilities");
             h.maybe_list(Some(capabilities));
+        }
+        if !placed_args.is_empty() {
+            h.text("placed");
+            h.count(placed_args.len());
+            placed_args.iter().for_each(|arg| h.text(&arg.form()));
         }
         let digest = h.0.finalize();
         Self(u64::from_be_bytes(std::array::from_fn(|i| digest[i])))

@@ -9,6 +9,7 @@ pub mod edge;
 pub mod hash;
 pub mod memory;
 pub mod name;
+pub mod placed;
 pub mod reason;
 pub mod step;
 pub mod time;
@@ -22,11 +23,11 @@ pub use desired::{
     Termination, Tls,
 };
 pub use edge::{
-    ACCESS_LOG, Balance, Balancer, BalancerKind, BalancerView, CONSUL_PORT, Certificate,
-    ConsulSpec, ConsulTls, Edges, EntryView, Exposure, Fragments, Listener, ListenerProtocol,
-    ManagedConsul, Order, Pool, PoolName, Registration, Registrations, RegistryLabels,
-    RegistrySpec, RegistryView, Route, RouteSpec, Routing, Server, ServerState, ServerView, Table,
-    Target, meeting_network,
+    ACCESS_LOG, Balance, Balancer, BalancerKind, BalancerView, CONSUL_AGENT_PORT, CONSUL_PORT,
+    Certificate, ConsulSpec, ConsulTls, Edges, EntryView, Exposure, Fragments, Listener,
+    ListenerProtocol, ManagedConsul, ManagedReach, Order, Pool, PoolName, Registration,
+    Registrations, RegistryLabels, RegistrySpec, RegistryView, Route, RouteSpec, Routing, Server,
+    ServerState, ServerView, Table, Target, meeting_network,
 };
 pub use hash::SpecHash;
 pub use memory::{Good, Memory, Note, Quarantine, RolloutMemory, ServiceMemory, SlotFailures};
@@ -34,6 +35,7 @@ pub use name::{
     FleetName, HostName, InstanceId, NameError, OwnerId, Revision, ServiceName, Slot,
     instance_host_name,
 };
+pub use placed::{Place, PlacedArg};
 pub use reason::{FieldChange, Reason};
 pub use step::{Phase, Plan, Planned, Published, ServiceStatus, Start, Step};
 pub use time::{Human, Time};

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use super::Input;
 use crate::model::{
-    Edges, Fleet, HostName, HostSpec, HostView, Instance, InstanceId, Order, Plan, Pool, PoolName,
-    Registration, Registrations, RegistrySpec, Routing, Seen, Server, Service, ServiceName, State,
-    Step, Table, Target, Time, Traffic, Why, meeting_network,
+    Edges, Fleet, HostName, HostSpec, HostView, Instance, InstanceId, ManagedConsul, ManagedReach,
+    Order, Plan, Pool, PoolName, Registration, Registrations, RegistrySpec, Routing, Seen, Server,
+    Service, ServiceName, State, Step, Table, Target, Time, Traffic, Why, meeting_network,
 };
 
 /// The tables of every running balancer, and what the registry should have.
@@ -200,8 +200,11 @@ impl Ground<'_, '_> {
             let Some(service) = self.input.desired.services.get(*name) else { continue };
             let Some(port) = service.exposure.registered else { continue };
             let network = match &self.input.fleet.registry {
-                Some(RegistrySpec::Managed(managed)) => managed.network.as_str(),
-                Some(RegistrySpec::Existing(_)) | None => {
+                Some(RegistrySpec::Managed(ManagedConsul {
+                    reach: ManagedReach::Network(network),
+                    ..
+                })) => network.as_str(),
+                Some(RegistrySpec::Managed(_) | RegistrySpec::Existing(_)) | None => {
                     service.spec.networks.first().map_or("bridge", String::as_str)
                 }
             };

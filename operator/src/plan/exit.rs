@@ -11,7 +11,8 @@ pub(super) struct Leaver<'l> {
     pub(super) member: &'l Member<'l>,
     pub(super) service: &'l ServiceName,
     pub(super) termination: &'l Termination,
-    /// The registry knows the service and does not answer: nobody can leave it now.
+    /// The registry knows the service and does not answer: nobody can leave it now, and whoever seems to have left may
+    /// still be in there.
     pub(super) locked: bool,
     pub(super) now: Time,
 }
@@ -31,12 +32,12 @@ pub(super) fn take(
     let healthy = !matches!(instance.health, HealthState::Starting | HealthState::Unhealthy { .. });
     let stop = || member.stop(service, &termination.signal, termination.grace);
     let subject = || Subject::Service((*service).clone());
+    if healthy && *locked {
+        out.wait(subject(), Why::TrafficUnknown { count: 1 }, None);
+        return false;
+    }
     match instance.traffic {
         Traffic::Unknown if healthy => {
-            out.wait(subject(), Why::TrafficUnknown { count: 1 }, None);
-            false
-        }
-        Traffic::Serving { .. } if healthy && *locked => {
             out.wait(subject(), Why::TrafficUnknown { count: 1 }, None);
             false
         }

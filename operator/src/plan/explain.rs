@@ -47,6 +47,7 @@ fn fields(spec: &InstanceSpec) -> BTreeMap<String, Shown> {
         image,
         command,
         args,
+        placed_args,
         env,
         ports,
         resources,
@@ -66,6 +67,10 @@ fn fields(spec: &InstanceSpec) -> BTreeMap<String, Shown> {
     }
     if let Some(args) = args {
         put("args".into(), format!("{args:?}"));
+    }
+    for arg in placed_args {
+        let form = arg.form();
+        put(format!("args.{form}"), form);
     }
     for port in ports {
         let protocol = match port.protocol {

@@ -185,14 +185,13 @@ fn taken(spec: &InstanceSpec) -> String {
 
 /// The host ports for the n-th instance on a host, n the first that is free: `publish + n - 1`.
 ///
-/// n never exceeds the replicas, so that a surge does not leave a service on a port that its
-/// clients do not know.
+/// What n never exceeds is said by [`Service::ports_on_a_host`].
 fn ports(service: &Service, spec: &InstanceSpec, host: &Host<'_>) -> Option<Vec<Published>> {
     let wanted = || spec.ports.iter().filter_map(|p| p.publish.map(|first| (p, first)));
     if wanted().next().is_none() {
         return Some(Vec::new());
     }
-    (0..service.replicas).find_map(|n| {
+    (0..service.ports_on_a_host()).find_map(|n| {
         wanted()
             .map(|(port, first)| {
                 let n = u16::try_from(n).ok()?;

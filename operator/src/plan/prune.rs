@@ -8,7 +8,7 @@ use super::classify::{Bucket, Facts};
 use super::rollout::Disruptions;
 use super::{Input, exit};
 use crate::model::{
-    OnFailure, Plan, Reason, Rollout, Seen, ServiceName, Step, Subject, Termination, Why,
+    Instance, OnFailure, Plan, Reason, Rollout, Seen, ServiceName, Step, Subject, Termination, Why,
 };
 
 /// Removes the instances of services that are gone, unless anything is in doubt.
@@ -26,6 +26,9 @@ pub(super) fn plan(
     }
     if orphans.is_empty() {
         return;
+    }
+    for members in orphans.values_mut() {
+        members.sort_by_key(|m| (m.slot, m.host, m.instance.map(|i| &i.id)));
     }
     let alive = |m: &&Member<'_>| !m.is_dead();
     let going: usize = orphans.values().map(|m| m.iter().filter(alive).count()).sum();
@@ -112,7 +115,7 @@ fn remove(
                     member,
                     service: name,
                     termination: &ending,
-                    locked: false,
+                    locked: input.registry_silent() && registered(input, member),
                     now: input.now,
                 };
                 exit::take(&leaver, because, budget, out);
@@ -120,6 +123,12 @@ fn remove(
             Bucket::Lost | Bucket::Unknown | Bucket::Leaving => {}
         }
     }
+}
+
+/// Whether the registry leads clients to it, as far as is known.
+fn registered(input: &Input<'_>, member: &Member<'_>) -> bool {
+    let entry = |i: &Instance| input.world.registry.as_ref()?.entries.get(&i.id);
+    member.instance.and_then(entry).is_some()
 }
 
 /// Removes networks of ours that nothing asks for and nothing of ours could still use.

@@ -9,7 +9,8 @@ use super::classify::Bucket;
 use super::place::Placer;
 use super::service::{Seated, Work};
 use crate::model::{
-    HealthState, Plan, Reason, Seen, Slot, SlotFailures, Start, State, Step, Time, Traffic, Why,
+    HealthState, Place, Plan, Reason, Seen, Slot, SlotFailures, Start, State, Step, Time, Traffic,
+    Why,
 };
 
 impl<'a> Work<'_, 'a> {
@@ -62,13 +63,19 @@ impl<'a> Work<'_, 'a> {
             room -= 1;
             let ports: Vec<u16> = published.iter().map(|p| p.host).collect();
             if board.begin(host, self.effective.spec.resources, &ports) {
+                let place = Place {
+                    fleet: board.fleet,
+                    host: board.hosts[host].spec,
+                    service: &self.service.name,
+                    slot,
+                };
                 let start = Start {
                     host: board.hosts[host].spec.name.clone(),
                     name: self.free_name(board, host, slot),
                     service: self.service.name.clone(),
                     slot,
                     hash: self.effective.hash,
-                    spec: self.effective.spec.clone(),
+                    spec: self.effective.spec.placed(&place),
                     published,
                     stop_signal: self.service.termination.signal.clone(),
                 };

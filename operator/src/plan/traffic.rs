@@ -100,6 +100,10 @@ fn witnesses<'w>(
                 Some((Seen::Now, true)) => {
                     out.push(Witness { service, view: its.map(Arc::as_ref) });
                 }
+                // It had one before it fell silent: whatever it is otherwise, requests may go through it.
+                Some((Seen::Silent { .. }, true)) if !sick => {
+                    out.push(Witness { service, view: None });
+                }
                 Some((Seen::Never { .. } | Seen::Silent { .. }, _)) | None if fresh || sick => {}
                 Some((Seen::Never { .. } | Seen::Silent { .. }, _)) | None => {
                     out.push(Witness { service, view: None });

@@ -12,7 +12,7 @@ use sha2::Sha256;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::{IMAGE, now, until};
+use crate::{BALANCERS, CONSUL, IMAGE, now, until};
 
 const SECRET: &str = "bench";
 /// What goes on for longer has failed.
@@ -25,6 +25,7 @@ pub(crate) struct Agent {
     directory: PathBuf,
     api: SocketAddr,
     child: Child,
+    edge: Option<Edge>,
 }
 
 /// What is asked for.
@@ -36,17 +37,47 @@ pub(crate) struct Ask {
     pub(crate) variant: u32,
 }
 
+/// What leads clients to the instances: one HAProxy and one Consul server, on a network of their own.
+pub(crate) struct Edge {
+    pub(crate) network: String,
+    /// Where the balancer listens.
+    pub(crate) port: u16,
+    /// Where Consul answers.
+    pub(crate) consul: u16,
+}
+
+impl Edge {
+    /// Named after an owner, on ports that are free now.
+    pub(crate) fn new(owner: &str) -> Self {
+        Self { network: format!("{owner}-net"), port: free_port(), consul: free_port() }
+    }
+}
+
 impl Agent {
     /// Starts it on a repository that asks for nothing yet; `engine` is the socket it uses.
-    pub(crate) async fn start(binary: &Path, within: &Path, owner: &str, engine: &Path) -> Self {
+    pub(crate) async fn start(
+        binary: &Path,
+        within: &Path,
+        owner: &str,
+        engine: &Path,
+        edge: Option<Edge>,
+    ) -> Self {
         let directory = within.join(owner);
         let repository = directory.join("repository");
         fs::create_dir_all(&repository).unwrap();
-        let fleet = format!(
+        let mut fleet = format!(
             "apiVersion: evenkeel.dev/v1alpha1\nkind: Fleet\nmetadata: {{name: bench}}\nspec:\n  backend:\n    \
              docker:\n      hosts:\n        - {{name: h1, endpoint: \"unix://{}\"}}\n",
             engine.display()
         );
+        if let Some(Edge { network, port, consul }) = &edge {
+            fleet += &format!(
+                "  discovery:\n    consul: {{servers: 1, image: \"{CONSUL}\", network: {network}, publish: {{ui: {consul}}}}}\n\
+                 ---\napiVersion: evenkeel.dev/v1alpha1\nkind: LoadBalancer\nmetadata: {{name: {owner}-edge}}\nspec:\n  \
+                 fleet: bench\n  provider: {{haproxy: {{image: \"{BALANCERS}\"}}}}\n  networks: [{network}]\n  \
+                 listeners: [{{name: http, port: 80, publish: {port}}}]\n"
+            );
+        }
         fs::write(repository.join("fleet.yaml"), fleet).unwrap();
         fs::write(directory.join("secret"), SECRET).unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -61,11 +92,14 @@ impl Agent {
         command.arg("--webhook-secret-file").arg(directory.join("secret"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         git(&repository, &["init", "--quiet", "--initial-branch=main"]);
-        write(&repository, &service, Ask::default());
+        write(&repository, &service, Ask::default(), edge.as_ref());
         commit(&repository, "bench");
         let child = command.spawn().unwrap();
-        let agent = Self { owner: owner.into(), service, directory, api, child };
+        let agent = Self { owner: owner.into(), service, directory, api, child, edge };
         agent.settled(0).await;
+        if agent.edge.is_some() {
+            agent.reach("its Consul and its balancer", || async { agent.has_edge().await }).await;
+        }
         agent
     }
 
@@ -76,7 +110,7 @@ impl Agent {
     /// Commits what is asked for and rings; gives the moment between the two.
     pub(crate) async fn ask(&self, ask: Ask) -> i64 {
         let repository = self.directory.join("repository");
-        write(&repository, &self.service, ask);
+        write(&repository, &self.service, ask, self.edge.as_ref());
         commit(&repository, "bench");
         let committed = now();
         let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
@@ -85,23 +119,24 @@ impl Agent {
         let request = format!(
             "POST /webhook HTTP/1.0\r\nX-Hub-Signature-256: sha256={signature}\r\nContent-Length: 2\r\n\r\n{{}}"
         );
-        let answer = self.http(&request).await;
+        let answer = http(self.api, &request).await;
         assert!(answer.as_deref().unwrap_or_default().contains(" 202 "), "{answer:?}");
         committed
-    }
-
-    async fn http(&self, request: &str) -> Option<String> {
-        let mut stream = TcpStream::connect(self.api).await.ok()?;
-        stream.write_all(request.as_bytes()).await.ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.ok()?;
-        Some(answer)
     }
 
     /// Waits until the service has this many, all of them available, with nothing under way.
     pub(crate) async fn settled(&self, replicas: u32) {
         let what = format!("{} at {replicas}", self.service);
-        let reached = || async { self.is_settled(replicas).await.unwrap_or(false) };
+        self.reach(&what, || async { self.is_settled(replicas).await.unwrap_or(false) }).await;
+    }
+
+    /// Waits until this many are registered and pass.
+    pub(crate) async fn registered(&self, replicas: u32) {
+        let what = format!("{replicas} of {} in Consul", self.service);
+        self.reach(&what, || async { self.is_registered(replicas).await.unwrap_or(false) }).await;
+    }
+
+    async fn reach<F: Future<Output = bool>>(&self, what: &str, reached: impl Fn() -> F) {
         if !until(DEADLINE, reached).await {
             let log = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
             let from = log.len().saturating_sub(4000);
@@ -109,9 +144,22 @@ impl Agent {
         }
     }
 
+    async fn has_edge(&self) -> bool {
+        let Some(status) = get(self.api, "/api/v1/status").await else { return false };
+        let all = status["services"].as_array().into_iter().flatten();
+        let implied = all.filter(|s| s["name"] != self.service.as_str()).collect::<Vec<_>>();
+        // A server, an agent, a balancer.
+        implied.len() == 3 && implied.iter().all(|s| s["phase"] == "ready")
+    }
+
+    async fn is_registered(&self, replicas: u32) -> Option<bool> {
+        let consul = SocketAddr::from(([127, 0, 0, 1], self.edge.as_ref()?.consul));
+        let path = format!("/v1/health/service/{}?passing", self.service);
+        Some(get(consul, &path).await?.as_array()?.len() == replicas as usize)
+    }
+
     async fn is_settled(&self, replicas: u32) -> Option<bool> {
-        let answer = self.http("GET /api/v1/status HTTP/1.0\r\n\r\n").await?;
-        let status: Value = serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()?;
+        let status = get(self.api, "/api/v1/status").await?;
         let services = status["services"].as_array()?;
         let it = services.iter().find(|s| s["name"] == self.service.as_str())?;
         let counts = ["desired", "replicas", "updated", "available"];
@@ -143,14 +191,39 @@ impl Drop for Agent {
     }
 }
 
-fn write(repository: &Path, service: &str, ask: Ask) {
+async fn http(to: SocketAddr, request: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(to).await.ok()?;
+    stream.write_all(request.as_bytes()).await.ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.ok()?;
+    Some(answer)
+}
+
+async fn get(from: SocketAddr, path: &str) -> Option<Value> {
+    let answer = http(from, &format!("GET {path} HTTP/1.0\r\n\r\n")).await?;
+    serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
+}
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+fn write(repository: &Path, service: &str, ask: Ask, edge: Option<&Edge>) {
     let Ask { replicas, probes, variant } = ask;
     let probe = "  health: {http: {path: /healthz, port: http}, interval: 10s}\n";
+    let routed = edge.map_or_else(String::new, |Edge { network, .. }| {
+        let edge = service.replace("-web", "-edge");
+        format!(
+            "  networks: [{network}]\n  routes: [{{loadBalancer: {edge}, listener: http, port: http}}]\n  \
+             discovery: {{tags: [bench]}}\n"
+        )
+    });
     let text = format!(
         "apiVersion: evenkeel.dev/v1alpha1\nkind: ScalingService\nmetadata: {{name: {service}}}\nspec:\n  \
          fleet: bench\n  replicas: {replicas}\n  image: {IMAGE}\n  env: [{{name: VARIANT, value: \"{variant}\"}}]\n  \
          ports: [{{name: http, containerPort: 8080}}]\n  resources: {{memory: 32Mi}}\n  \
-         rollout: {{maxSurge: 100%}}\n{}",
+         rollout: {{maxSurge: 100%}}\n{}{routed}",
         if probes { probe } else { "" }
     );
     fs::write(repository.join("web.yaml"), text).unwrap();

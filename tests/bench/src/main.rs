@@ -1,6 +1,6 @@
 //! Measures a running agent on the local engine: prints one JSON row a measurement, for `cargo xtask bench`.
 //!
-//! `bench-engine EVENKEEL [--quick] [scale] [heal] [commit] [idle]`. What it makes carries owners of its own
+//! `bench-engine EVENKEEL [--quick] [scale] [rotation] [heal] [commit] [idle]`. What it makes carries owners of its own
 //! and is removed at the end, also after Ctrl-C.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a measurement that cannot be made ends")]
 #![allow(clippy::print_stdout, reason = "the rows are its output")]
@@ -19,13 +19,15 @@ use bollard::query_parameters::KillContainerOptionsBuilder;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::agent::{Agent, Ask};
+use crate::agent::{Agent, Ask, Edge};
 use crate::engine::{Engine, OWNER, millis};
 use crate::recorder::Recorder;
 
 /// The local engine.
 const SOCKET: &str = "/var/run/docker.sock";
 const IMAGE: &str = "evenkeel/toy:1";
+const BALANCERS: &str = "evenkeel/balancers:1";
+const CONSUL: &str = "evenkeel/consul:1";
 const FIFTY: u32 = 50;
 
 /// Nanoseconds since the Unix epoch, as the engine's events count them.
@@ -85,6 +87,9 @@ impl Bench {
         if self.wants("scale") {
             self.scale().await;
         }
+        if self.wants("rotation") {
+            self.rotation().await;
+        }
         if ["commit", "heal", "idle"].iter().any(|r| self.wants(r)) {
             self.watched().await;
         }
@@ -94,7 +99,7 @@ impl Bench {
     async fn scale(&self) {
         let (mine, bare) = (Self::owner("scale"), Self::owner("bare"));
         let socket = Path::new(SOCKET);
-        let agent = Agent::start(&self.binary, self.directory.path(), &mine, socket).await;
+        let agent = Agent::start(&self.binary, self.directory.path(), &mine, socket, None).await;
         let parallel: &[usize] = if self.quick { &[2, 4, 8] } else { &[1, 2, 4, 8, 16] };
         let mut ours = Vec::new();
         let mut theirs = vec![Vec::new(); parallel.len()];
@@ -142,12 +147,53 @@ impl Bench {
         );
     }
 
+    /// From nothing to fifty that are registered and that the balancer sends requests to.
+    async fn rotation(&self) {
+        let (mine, bare) = (Self::owner("rotation"), Self::owner("bare"));
+        let edge = Edge::new(&mine);
+        let network = edge.network.clone();
+        let socket = Path::new(SOCKET);
+        let within = self.directory.path();
+        let agent = Agent::start(&self.binary, within, &mine, socket, Some(edge)).await;
+        // The best that the row above finds, within what two rounds differ by.
+        let parallel: &[usize] = if self.quick { &[4] } else { &[4, 16] };
+        let mut ours = Vec::new();
+        let mut theirs = vec![Vec::new(); parallel.len()];
+        for round in 0..3 {
+            eprintln!("rotation: round {} of 3: evenkeel", round + 1);
+            let committed =
+                agent.ask(Ask { replicas: FIFTY, probes: true, ..Ask::default() }).await;
+            agent.settled(FIFTY).await;
+            agent.registered(FIFTY).await;
+            ours.push(millis(now() - committed));
+            agent.ask(Ask { probes: true, ..Ask::default() }).await;
+            agent.settled(0).await;
+            for (parallel, took) in parallel.iter().zip(&mut theirs) {
+                eprintln!("rotation: round {} of 3: bare, {parallel} at once", round + 1);
+                took.push(self.engine.bare(&bare, FIFTY, *parallel).await);
+                self.engine.remove((OWNER, &bare)).await;
+            }
+        }
+        drop(agent);
+        self.engine.remove((OWNER, &mine)).await;
+        let _ = self.engine.docker.remove_network(&network).await;
+        let best = theirs.iter().map(|t| median(t)).fold(f64::INFINITY, f64::min);
+        let what = format!("commit to {FIFTY} in Consul and asked by HAProxy");
+        row(&json!({"row": "rotation", "what": what, "value": median(&ours), "unit": "ms",
+            "ratio": median(&ours) / best, "target": 1.25, "judged": "ratio", "samples": ours}));
+        for (parallel, took) in parallel.iter().zip(&theirs) {
+            let what = format!("bare Engine API, {parallel} at once");
+            row(&json!({"row": "rotation", "what": what, "value": median(took), "unit": "ms",
+                "ratio": median(took) / best, "samples": took}));
+        }
+    }
+
     /// What is seen at a socket between an agent and the engine.
     async fn watched(&self) {
         let recorder = Recorder::listen(self.directory.path().join("engine.sock"));
         let owner = Self::owner("watch");
         let within = self.directory.path();
-        let agent = Agent::start(&self.binary, within, &owner, &recorder.socket).await;
+        let agent = Agent::start(&self.binary, within, &owner, &recorder.socket, None).await;
         let mut ask = Ask { replicas: FIFTY, ..Ask::default() };
         if self.wants("commit") {
             let times = if self.quick { 10 } else { 30 };
@@ -254,7 +300,7 @@ impl Bench {
 
     /// Removes everything of these owners.
     async fn sweep(&self) {
-        for what in ["scale", "bare", "compose", "swarm", "run", "watch"] {
+        for what in ["scale", "rotation", "bare", "compose", "swarm", "run", "watch"] {
             self.engine.remove((OWNER, &Self::owner(what))).await;
         }
     }
@@ -278,7 +324,9 @@ fn peer_row(what: &str, best: f64, outcome: peers::Outcome) {
 async fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let Some((binary, rest)) = args.split_first() else {
-        eprintln!("usage: bench-engine EVENKEEL [--quick] [scale] [heal] [commit] [idle]");
+        eprintln!(
+            "usage: bench-engine EVENKEEL [--quick] [scale] [rotation] [heal] [commit] [idle]"
+        );
         return ExitCode::from(2);
     };
     let (flags, rows): (Vec<String>, Vec<String>) =

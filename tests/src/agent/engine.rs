@@ -43,9 +43,14 @@ pub struct Seen {
 
 /// Every container of an owner, by service, slot and name.
 pub async fn containers(docker: &Docker, owner: &str) -> Vec<Seen> {
+    asked(docker, owner).await.unwrap()
+}
+
+/// The same of an engine that may be dead.
+pub async fn asked(docker: &Docker, owner: &str) -> Result<Vec<Seen>, bollard::errors::Error> {
     let filters = HashMap::from([("label", vec![format!("{OWNER}={owner}")])]);
     let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-    let list = docker.list_containers(Some(options)).await.unwrap();
+    let list = docker.list_containers(Some(options)).await?;
     let mut all: Vec<Seen> = list
         .into_iter()
         .map(|c| {
@@ -67,7 +72,7 @@ pub async fn containers(docker: &Docker, owner: &str) -> Vec<Seen> {
         })
         .collect();
     all.sort_by(|a, b| (&a.service, &a.slot, &a.name).cmp(&(&b.service, &b.slot, &b.name)));
-    all
+    Ok(all)
 }
 
 /// What happened to the containers of one owner, in order.
@@ -154,7 +159,7 @@ impl Events {
     }
 }
 
-/// One request on a connection of its own; `None` when nobody answers.
+/// One request on a connection of its own, by HTTP/1.0, whose answers come in one piece; `None` when nobody answers.
 pub async fn http(
     at: &str,
     method: &str,
@@ -164,7 +169,7 @@ pub async fn http(
 ) -> Option<(u16, String)> {
     let exchange = async {
         let mut stream = TcpStream::connect(at).await.ok()?;
-        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n");
+        let mut head = format!("{method} {path} HTTP/1.0\r\nHost: {at}\r\n");
         for (name, value) in headers {
             let _ = write!(head, "{name}: {value}\r\n");
         }

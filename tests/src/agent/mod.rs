@@ -18,7 +18,7 @@ use evenkeel::report::view::{PhaseView, PlanView, ServiceView, StatusView};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-pub use self::engine::{Event, Events, Seen, containers, http, serving};
+pub use self::engine::{Event, Events, Seen, asked, containers, http, serving};
 pub use self::repo::{Repo, Service};
 use crate::docker::{SOCKET, serial, sweep, sweep_left};
 
@@ -121,6 +121,8 @@ pub struct Bed {
     pub repo: Repo,
     /// Where the agent keeps its state.
     pub state: PathBuf,
+    /// Variables of the agent's environment.
+    pub env: BTreeMap<String, String>,
     dir: TempDir,
 }
 
@@ -139,6 +141,7 @@ impl Bed {
             owner: format!("t-{}-{}", std::process::id(), serial()),
             repo: Repo::new(dir.path().join("repo")),
             state: dir.path().join("state"),
+            env: BTreeMap::new(),
             dir,
         }
     }
@@ -169,7 +172,8 @@ impl Bed {
 
     /// Runs the binary to its end.
     pub fn evenkeel(&self, args: &[&str]) -> Output {
-        let out = Command::new(binary()).args(args).current_dir(self.dir()).output();
+        let out =
+            Command::new(binary()).args(args).envs(&self.env).current_dir(self.dir()).output();
         out.unwrap()
     }
 
@@ -189,13 +193,13 @@ impl Bed {
     pub fn agent_with(&self, args: &[&str]) -> Agent {
         let mut all = self.which();
         all.extend(args.iter().map(|a| (*a).to_owned()));
-        Agent::start(self.dir(), &all)
+        Agent::start(self, &all)
     }
 
     /// Starts an agent with these arguments and no others.
     pub fn agent_of(&self, args: &[&str]) -> Agent {
         let args: Vec<String> = args.iter().map(|a| (*a).to_owned()).collect();
-        Agent::start(self.dir(), &args)
+        Agent::start(self, &args)
     }
 
     /// What `evenkeel plan` says, and its exit code.
@@ -278,14 +282,15 @@ pub struct Agent {
 }
 
 impl Agent {
-    fn start(dir: &Path, args: &[String]) -> Self {
+    fn start(bed: &Bed, args: &[String]) -> Self {
         let port = free_port();
-        let log = dir.join(format!("agent-{}.log", serial()));
+        let log = bed.dir().join(format!("agent-{}.log", serial()));
         let file = File::create(&log).unwrap();
         let child = Command::new(binary())
             .arg("run")
             .args(args)
             .args(["--listen", &format!("127.0.0.1:{port}"), "--log", "info,evenkeel=debug"])
+            .envs(&bed.env)
             .stdin(Stdio::null())
             .stdout(file.try_clone().unwrap())
             .stderr(file)

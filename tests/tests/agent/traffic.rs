@@ -32,7 +32,7 @@ fn well(stage: &Stage, detours: bool) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn haproxy_loses_no_request_whatever_happens() {
     let mut show = Show::begin(Provider::Haproxy, 2, RATE, SLOW, LEAST).await;
-    well(&show.scale().await, false);
+    well(&show.scale(&[10, 3]).await, false);
     // More places were made for more servers; from here on there is room for everybody.
     let before = show.workers().await;
     well(&show.roll().await, false);
@@ -47,7 +47,7 @@ async fn haproxy_loses_no_request_whatever_happens() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nginx_loses_no_request_whatever_happens() {
     let mut show = Show::begin(Provider::Nginx, 2, RATE, SLOW, LEAST).await;
-    well(&show.scale().await, false);
+    well(&show.scale(&[10, 3]).await, false);
     well(&show.roll().await, false);
     well(&show.restart().await, false);
     well(&show.roll_balancers().await, true);

@@ -1,12 +1,22 @@
-//! What the balancers really have in force when an instance is stopped, whatever the agent was told of it.
+//! What balancers and registry really have in force when an instance is stopped, whatever the agent was told of it.
+
+use std::collections::BTreeSet;
 
 use evenkeel::fake::Sim;
-use evenkeel::model::{HealthState, Plan, Seen, ServerState, State, Step, World};
+use evenkeel::fake::host::Container;
+use evenkeel::fake::register::SimEntry;
+use evenkeel::model::{
+    HealthState, InstanceId, Plan, Seen, ServerState, Service, ServiceName, State, Step, Target,
+    World,
+};
 
 /// Panics when a healthy instance is stopped that a balancer still sends requests to (promise 4), or when one that
 /// nobody can ask about is dropped (promise 5).
 pub(crate) fn judge(sim: &Sim, world: &World, plan: &Plan) {
     for planned in &plan.steps {
+        if let Step::Withdraw { service, .. } = &*planned.step {
+            silent(sim, world, service);
+        }
         let Step::Stop { host, id, service, .. } = &*planned.step else { continue };
         let Some(of) = sim.desired.services.get(service).filter(|s| !s.exposure.pools.is_empty())
         else {
@@ -17,6 +27,7 @@ pub(crate) fn judge(sim: &Sim, world: &World, plan: &Plan) {
         if !matches!(known.health, HealthState::Healthy { .. }) {
             continue;
         }
+        registry(sim, of, id, &known.name);
         let port = container.instance.bindings[0].1;
         let ip = sim.fleet().hosts[host].ip().unwrap();
         for (front, balancer) in &sim.balancers.all {
@@ -60,6 +71,36 @@ pub(crate) fn judge(sim: &Sim, world: &World, plan: &Plan) {
             }
         }
     }
+}
+
+/// Panics when somebody is taken from the balancers while the registry goes on leading clients to him.
+fn silent(sim: &Sim, world: &World, service: &ServiceName) {
+    let Some(of) = sim.desired.services.get(service) else { return };
+    let silent = world.registry.as_ref().is_some_and(|r| r.seen != Seen::Now);
+    assert!(
+        !(silent && of.exposure.registered.is_some()),
+        "promise 5: one of {service} leaves unseen by the registry"
+    );
+}
+
+/// Panics when the registry still leads clients to an instance that is stopped, or has not stopped to for long enough.
+fn registry(sim: &Sim, of: &Service, id: &InstanceId, name: &str) {
+    let Some(entry) = sim.registry.entries.get(id).filter(|_| of.exposure.registered.is_some())
+    else {
+        return;
+    };
+    assert!(entry.target == Target::Drain, "promise 4: {name} stopped while the registry has it");
+}
+
+/// Whether the registry has every instance of every registered service, and nothing else.
+pub(crate) fn is_registered(sim: &Sim) -> bool {
+    let registered =
+        |c: &&Container| sim.desired.services[&c.instance.service].exposure.registered.is_some();
+    let all = sim.hosts.values().flat_map(|h| h.containers.values()).filter(registered);
+    let want: BTreeSet<&InstanceId> = all.map(|c| &c.instance.id).collect();
+    let ready = |e: &SimEntry| e.target == Target::Ready;
+    sim.registry.entries.keys().collect::<BTreeSet<_>>() == want
+        && sim.registry.entries.values().all(ready)
 }
 
 /// Whether every balancer sends requests to every instance of every routed service, and to nothing else.

@@ -24,6 +24,7 @@ pub(super) fn body(me: &Me, start: &Start) -> ContainerCreateBody {
         image,
         command,
         args,
+        placed_args: _, // the plan has put them among the others
         env,
         ports,
         resources: Resources { cpu_millis, memory_bytes },

@@ -85,12 +85,16 @@ pub(super) fn size(pool: &Pool, in_force: u32, wanted: usize) -> u32 {
 pub(super) fn assign(places: &Places, cookie: bool, wanted: &[Server]) -> Assigned {
     let mut out = Assigned::default();
     let mut new = Vec::new();
+    // Where one address is in two places, the one that has its traffic stays.
+    let mut has: BTreeMap<SocketAddr, (Admin, u32)> = BTreeMap::new();
+    for (k, place) in places {
+        let best = has.entry(place.address).or_insert((place.admin, *k));
+        *best = (*best).min((place.admin, *k));
+    }
     for server in wanted {
         let seat = Seat { address: server.address, target: server.target };
-        let has = places.iter().filter(|(_, p)| p.address == seat.address);
-        // Where one address is in two places, the one that has its traffic stays.
-        match has.min_by_key(|(k, p)| (p.admin, **k)) {
-            Some((k, _)) if !out.seats.contains_key(k) => {
+        match has.get(&seat.address) {
+            Some((_, k)) if !out.seats.contains_key(k) => {
                 out.seats.insert(*k, seat);
             }
             _ => new.push((server.slot.0, seat)),

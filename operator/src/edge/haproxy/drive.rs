@@ -1,6 +1,6 @@
 //! Keeps one HAProxy at what it was last told, from whatever it has in force.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +39,9 @@ const SILENCE: Duration = Duration::from_secs(1);
 /// Pauses between attempts to reach a runtime socket.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Up to so many places are looked at one by one.
+const SOME: usize = 32;
 
 /// Work beside the conversation. At most one at a time: all of it writes the same files.
 type Job = Pin<Box<dyn Future<Output = Done> + Send>>;
@@ -81,6 +84,8 @@ pub async fn drive(link: Link) {
 struct Driver {
     link: Link,
     in_force: InForce,
+    /// When everything was looked at last.
+    looked: Instant,
     /// When the newest order came.
     ordered: Instant,
     /// What HAProxy said of the newest structure it was asked about, and when to ask again.
@@ -107,6 +112,7 @@ impl Driver {
         Self {
             link,
             in_force: InForce::default(),
+            looked: Instant::now(),
             ordered: Instant::now(),
             verdict: None,
             made_of: None,
@@ -157,7 +163,8 @@ impl Driver {
 
     /// Waits until there is something to do, and has looked where that was due.
     async fn rest(&mut self, runtime: &mut Runtime, table: &Table) -> Result<(), End> {
-        let busy = observe::in_transition(table, &self.link.view.get().servers);
+        let changing = self.in_force.in_transition(table);
+        let busy = changing.more || !changing.places.is_empty();
         let next = match (busy, self.ordered.elapsed() < SOON) {
             (true, true) => OFTEN,
             (true, false) => NOW_AND_THEN,
@@ -180,6 +187,9 @@ impl Driver {
                 self.job = None;
                 self.take(done);
                 Ok(())
+            }
+            None if busy && !changing.more && self.looked.elapsed() < SELDOM => {
+                self.look_at(runtime, &changing.places).await.map_err(End::Broken)
             }
             None => self.look(runtime).await.map_err(End::Broken),
         }
@@ -231,6 +241,7 @@ impl Driver {
 
     async fn look(&mut self, runtime: &mut Runtime) -> Result<(), String> {
         let answers = runtime.ask(&observe::questions()).await?;
+        self.looked = Instant::now();
         self.in_force =
             observe::read(&answers).ok_or("this HAProxy was not started by evenkeel")?;
         Ok(())
@@ -275,10 +286,12 @@ impl Driver {
     /// Brings every server of a pool in force to where it should be.
     async fn follow(&mut self, runtime: &mut Runtime, table: &Table) -> Result<(), String> {
         let mut commands = Vec::new();
+        let mut changed = BTreeSet::new();
         for (name, pool) in &table.routing.pools {
-            let Some(places) = self.in_force.places.get(name.as_str()) else { continue };
+            let Some(places) = self.in_force.places(name) else { continue };
             let wanted = table.servers.get(name).map_or(&[][..], Vec::as_slice);
             let plan = assign(places, pool.cookie.is_some(), wanted);
+            changed.extend(plan.changes.iter().map(|(k, _)| (name.clone(), *k)));
             commands.extend(
                 plan.changes.iter().map(|(k, c)| command(name.as_str(), &pool.service, *k, *c)),
             );
@@ -288,12 +301,30 @@ impl Driver {
         }
         runtime.ask(&commands).await?;
         self.file_at.get_or_insert_with(|| Instant::now() + FILE);
+        self.look_at(runtime, &changed).await
+    }
+
+    /// Looks at some places, where that is less than looking at all. A change must not take longer because others are
+    /// in the same pool.
+    async fn look_at(
+        &mut self,
+        runtime: &mut Runtime,
+        places: &BTreeSet<(PoolName, u32)>,
+    ) -> Result<(), String> {
+        if places.len() <= SOME
+            && let Some(questions) = self.in_force.question_each(places)
+        {
+            let answers = runtime.ask(&questions).await?;
+            if self.in_force.reread(places, &answers) {
+                return Ok(());
+            }
+        }
         self.look(runtime).await
     }
 
     fn structure(&self, table: &Table) -> Structure {
         let sizes = table.routing.pools.iter().map(|(name, pool)| {
-            let places = self.in_force.places.get(name.as_str());
+            let places = self.in_force.places(name);
             let in_force = places.and_then(|p| p.keys().next_back()).copied().unwrap_or_default();
             let wanted = table.servers.get(name).map_or(0, Vec::len);
             (name.clone(), size(pool, in_force, wanted))
@@ -304,7 +335,7 @@ impl Driver {
     fn seats(&self, structure: &Structure, table: &Table) -> BTreeMap<PoolName, Seats> {
         let nobody = BTreeMap::new();
         let seats = structure.sizes.iter().map(|(name, size)| {
-            let places = self.in_force.places.get(name.as_str()).unwrap_or(&nobody);
+            let places = self.in_force.places(name).unwrap_or(&nobody);
             let wanted = table.servers.get(name).map_or(&[][..], Vec::as_slice);
             (name.clone(), arrange(places, *size, wanted))
         });

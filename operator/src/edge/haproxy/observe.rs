@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::assign::{Admin, NOBODY, Places};
-use super::parse::{Counters, counters, mark, places};
+use super::parse::{Counters, InPool, counters, mark, place, pools};
 use super::render::{Culprit, LeftOut};
 use super::words::Section;
 use super::{BOOT, MARK};
@@ -18,8 +18,16 @@ use crate::model::{
 pub(super) struct InForce {
     /// Which structure it has.
     pub(super) digest: String,
-    pub(super) places: BTreeMap<String, Places>,
+    pub(super) pools: BTreeMap<String, InPool>,
     pub(super) counters: Counters,
+}
+
+/// What is about to change by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Transition {
+    pub(super) places: BTreeSet<(PoolName, u32)>,
+    /// Somebody who has no place yet is on the way.
+    pub(super) more: bool,
 }
 
 /// The commands whose answers [`read`] takes.
@@ -32,7 +40,7 @@ pub(super) fn questions() -> [String; 3] {
 pub(super) fn read(answers: &[String]) -> Option<InForce> {
     let [env, state, stat] = answers else { return None };
     let digest = mark(env)?.to_owned();
-    Some(InForce { digest, places: places(state), counters: counters(stat) })
+    Some(InForce { digest, pools: pools(state), counters: counters(stat) })
 }
 
 impl InForce {
@@ -40,7 +48,7 @@ impl InForce {
     pub(super) fn kept(&self, table: &Arc<Table>) -> Arc<Table> {
         let pools = table.routing.pools.keys();
         table.keeping(pools.flat_map(|pool| {
-            let places = self.places.get(pool.as_str()).into_iter().flat_map(BTreeMap::values);
+            let places = self.places(pool).into_iter().flat_map(BTreeMap::values);
             places.filter(|place| place.address != NOBODY).map(|place| {
                 let target = match place.admin {
                     Admin::Ready => Target::Ready,
@@ -49,6 +57,63 @@ impl InForce {
                 (pool.clone(), place.address, target)
             })
         }))
+    }
+
+    /// The places of a pool, where it is in force.
+    pub(super) fn places(&self, pool: &PoolName) -> Option<&Places> {
+        self.pools.get(pool.as_str()).map(|its| &its.places)
+    }
+
+    /// What is about to change by itself, and is looked at often.
+    pub(super) fn in_transition(&self, table: &Table) -> Transition {
+        let mut out = Transition::default();
+        for pool in table.routing.pools.keys() {
+            let wanted = table.servers.get(pool).map_or(&[][..], Vec::as_slice);
+            let mut coming: BTreeSet<SocketAddr> =
+                wanted.iter().filter(|s| s.target == Target::Ready).map(|s| s.address).collect();
+            let counters = self.counters.places.get(pool.as_str());
+            for (k, place) in self.places(pool).into_iter().flatten() {
+                let arrives =
+                    coming.remove(&place.address) && !(place.up && place.admin == Admin::Ready);
+                let leaves = place.admin != Admin::Ready
+                    && counters.and_then(|c| c.get(k)).is_some_and(|(now, _)| *now > 0);
+                if arrives || leaves {
+                    out.places.insert((pool.clone(), *k));
+                }
+            }
+            out.more |= !coming.is_empty();
+        }
+        out
+    }
+
+    /// The commands whose answers [`Self::reread`] takes; `None` where this worker has no numbers for them.
+    pub(super) fn question_each(&self, places: &BTreeSet<(PoolName, u32)>) -> Option<Vec<String>> {
+        let each = places.iter().map(|(pool, k)| {
+            let its = self.pools.get(pool.as_str())?;
+            Some(format!("show stat {} 4 {}", its.id, its.ids.get(k)?))
+        });
+        each.collect()
+    }
+
+    /// Takes what was said of some places. `false` where it does not tell: then everything is to be read.
+    #[must_use]
+    pub(super) fn reread(
+        &mut self,
+        places: &BTreeSet<(PoolName, u32)>,
+        answers: &[String],
+    ) -> bool {
+        places.len() == answers.len()
+            && places.iter().zip(answers).all(|((pool, k), answer)| {
+                let (Some(its), Some((place, counted))) =
+                    (self.pools.get_mut(pool.as_str()), place(answer))
+                else {
+                    return false;
+                };
+                its.places.insert(*k, place);
+                let counters = self.counters.places.entry(pool.as_str().to_owned()).or_default();
+                counters.insert(*k, counted);
+                true
+            })
     }
 
     pub(super) fn listening(&self) -> bool {
@@ -64,7 +129,8 @@ impl InForce {
     ) -> BTreeMap<(PoolName, SocketAddr), ServerView> {
         let mut out = BTreeMap::new();
         for pool in pools {
-            let Some(places) = self.places.get(pool.as_str()) else { continue };
+            let Some(places) = self.places(pool) else { continue };
+            let counters = self.counters.places.get(pool.as_str());
             for (k, place) in places.iter().filter(|(_, p)| p.address != NOBODY) {
                 let state = match (place.admin, place.up) {
                     (Admin::Ready, true) => ServerState::Up,
@@ -74,28 +140,13 @@ impl InForce {
                 let key = (pool.clone(), place.address);
                 let same = before.get(&key).filter(|v| v.state == state);
                 let since = same.map_or(now, |v| v.since);
-                let counted = self.counters.places.get(&(pool.as_str().to_owned(), *k));
+                let counted = counters.and_then(|c| c.get(k));
                 let (sessions, requests) = counted.copied().unwrap_or_default();
                 out.insert(key, ServerView { state, since, sessions, requests });
             }
         }
         out
     }
-}
-
-/// Whether something is about to change by itself: then it is looked at often.
-pub(super) fn in_transition(
-    table: &Table,
-    servers: &BTreeMap<(PoolName, SocketAddr), ServerView>,
-) -> bool {
-    let draining = |v: &ServerView| v.state == ServerState::Draining && v.sessions > 0;
-    let coming = table.servers.iter().any(|(pool, all)| {
-        let ready = all.iter().filter(|s| s.target == Target::Ready);
-        ready
-            .map(|s| servers.get(&(pool.clone(), s.address)))
-            .any(|v| v.is_none_or(|v| v.state != ServerState::Up))
-    });
-    coming || servers.values().any(draining)
 }
 
 /// What documents say of one pool.

@@ -19,10 +19,20 @@ pub(super) fn mark(answer: &str) -> Option<&str> {
     value.bytes().all(|b| b.is_ascii_alphanumeric()).then_some(value)
 }
 
+/// A pool in force.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct InPool {
+    /// What this worker numbers it.
+    pub(super) id: u32,
+    pub(super) places: Places,
+    /// What this worker numbers each place.
+    pub(super) ids: BTreeMap<u32, u32>,
+}
+
 /// The answer to `show servers state`: the places of each pool.
-pub(super) fn places(answer: &str) -> BTreeMap<String, Places> {
+pub(super) fn pools(answer: &str) -> BTreeMap<String, InPool> {
     let mut columns = BTreeMap::new();
-    let mut out: BTreeMap<String, Places> = BTreeMap::new();
+    let mut out: BTreeMap<String, InPool> = BTreeMap::new();
     for line in answer.lines().take(MOST_LINES) {
         if let Some(header) = line.strip_prefix("# ") {
             columns = header.split(' ').enumerate().map(|(at, name)| (name, at)).collect();
@@ -45,8 +55,16 @@ pub(super) fn places(answer: &str) -> BTreeMap<String, Places> {
         let (Some(pool), Some(k)) = (get("be_name"), get("srv_name").and_then(number)) else {
             continue;
         };
-        if let Some(place) = place() {
-            out.entry(pool.to_owned()).or_default().insert(k, place);
+        let Some(place) = place() else { continue };
+        let its = match out.get_mut(pool) {
+            Some(its) => its,
+            None => out.entry(pool.to_owned()).or_default(),
+        };
+        its.places.insert(k, place);
+        let id = |name: &str| get(name).and_then(|n| n.parse().ok());
+        if let (Some(of), Some(own)) = (id("be_id"), id("srv_id")) {
+            its.id = of;
+            its.ids.insert(k, own);
         }
     }
     out
@@ -62,11 +80,31 @@ fn number(name: &str) -> Option<u32> {
     name.rsplit_once('_')?.1.parse().ok().filter(|k| *k > 0)
 }
 
+/// One place by the answer to `show stat` for it alone: what it is, its sessions now, and all up to now. `None` where
+/// that does not tell: of a server that is down it does not say whether it drains.
+pub(super) fn place(answer: &str) -> Option<(Place, (u32, u64))> {
+    let mut lines = answer.lines().filter(|line| !line.is_empty());
+    let columns: Vec<&str> = lines.next()?.strip_prefix("# ")?.split(',').collect();
+    let fields: Vec<&str> = lines.next()?.split(',').collect();
+    let get =
+        |name: &str| columns.iter().position(|c| *c == name).and_then(|at| fields.get(at)).copied();
+    let (admin, up) = match get("status")?.split(' ').next()? {
+        "UP" | "no" | "NOLB" => (Admin::Ready, true),
+        "DRAIN" => (Admin::Drain, true),
+        "MAINT" => (Admin::Maint, false),
+        _ => return None,
+    };
+    let address: SocketAddr = get("addr")?.parse().ok()?;
+    let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+    let sessions = (get("scur")?.parse().ok()?, get("stot")?.parse().ok()?);
+    Some((Place { address, admin, up }, sessions))
+}
+
 /// Counters of `show stat`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Counters {
     /// Of each place: sessions now, and all up to now.
-    pub(super) places: BTreeMap<(String, u32), (u32, u64)>,
+    pub(super) places: BTreeMap<String, BTreeMap<u32, (u32, u64)>>,
     /// Requests, or connections where there are no requests, that were taken.
     pub(super) requests: u64,
 }
@@ -91,7 +129,11 @@ pub(super) fn counters(answer: &str) -> Counters {
             out.requests = out.requests.saturating_add(taken.unwrap_or_default());
         } else if let Some(k) = number(server) {
             let now = u32::try_from(count("scur").unwrap_or_default()).unwrap_or(u32::MAX);
-            out.places.insert((pool.to_owned(), k), (now, count("stot").unwrap_or_default()));
+            let its = match out.places.get_mut(pool) {
+                Some(its) => its,
+                None => out.places.entry(pool.to_owned()).or_default(),
+            };
+            its.insert(k, (now, count("stot").unwrap_or_default()));
         }
     }
     out
@@ -192,7 +234,7 @@ mod tests {
 
     #[test]
     fn states_are_read_by_their_columns() {
-        let all = places(STATE);
+        let all = pools(STATE);
         let place =
             |address: &str, admin, up| Place { address: address.parse().unwrap(), admin, up };
         let web: Places = [
@@ -201,6 +243,8 @@ mod tests {
             (3, place("[::1]:81", Admin::Maint, false)),
         ]
         .into();
+        let ids = [(1, 1), (2, 2), (3, 3)].into();
+        let web = InPool { id: 4, places: web, ids };
         assert_eq!(all, BTreeMap::from([("web.8080".to_owned(), web)]));
         assert_eq!(mark("EVENKEEL_TABLE=0a1b\n"), Some("0a1b"));
         assert_eq!(mark("Variable not found\n"), None);
@@ -217,7 +261,31 @@ web.8080,web_1,0,2,41,UP,127.0.0.1:28081,,http,
 ";
         let all = counters(text);
         assert_eq!(all.requests, 97);
-        assert_eq!(all.places, BTreeMap::from([(("web.8080".to_owned(), 1), (2, 41))]));
+        assert_eq!(all.places, BTreeMap::from([("web.8080".to_owned(), [(1, (2, 41))].into())]));
+    }
+
+    #[test]
+    fn one_place_is_read_by_itself_where_its_state_tells() {
+        let said = |status: &str, addr: &str| {
+            place(&format!(
+                "# pxname,svname,scur,stot,status,addr,\nweb.8080,web_1,2,41,{status},{addr},\n\n"
+            ))
+        };
+        let at = "10.0.0.7:80".parse().unwrap();
+        for (status, admin, up) in [
+            ("UP", Admin::Ready, true),
+            ("UP 1/3", Admin::Ready, true),
+            ("no check", Admin::Ready, true),
+            ("DRAIN 1/3", Admin::Drain, true),
+            ("MAINT (resolution)", Admin::Maint, false),
+        ] {
+            let found = said(status, "10.0.0.7:80");
+            assert_eq!(found, Some((Place { address: at, admin, up }, (2, 41))), "{status}");
+        }
+        assert_eq!(said("UP", "[::1]:81").unwrap().0.address, "[::1]:81".parse().unwrap());
+        assert_eq!(said("DOWN", "10.0.0.7:80"), None, "whether it drains is not said");
+        assert_eq!(said("UP", ""), None);
+        assert_eq!(place("# pxname,svname\n\n"), None);
     }
 
     #[test]
@@ -255,7 +323,7 @@ web.8080,web_1,0,2,41,UP,127.0.0.1:28081,,http,
             let (_, rendered) = crate::edge::haproxy::tests::rendered();
             let half = STATE.get(..cut).unwrap_or_default();
             for text in [text.clone(), format!("{half}{text}\n{half}")] {
-                let _ = (mark(&text), places(&text), counters(&text));
+                let _ = (mark(&text), pools(&text), counters(&text), place(&text));
                 let _ = blame(&format!("[ALERT] {text} /x/c:{text}"), "/x/c", &rendered);
                 let _ = first_alert(&text, "/x/c");
             }
@@ -266,7 +334,7 @@ web.8080,web_1,0,2,41,UP,127.0.0.1:28081,,http,
             rows in proptest::collection::vec(proptest::collection::vec("[0-9a-z_.:# -]{0,6}", 0..9), 0..9),
         ) {
             let rows: Vec<_> = rows.iter().map(|r| r.join(" ")).collect();
-            let _ = places(&format!("1\n# be_name srv_name srv_addr srv_port srv_admin_state srv_op_state\n{}", rows.join("\n")));
+            let _ = pools(&format!("1\n# be_name srv_name srv_addr srv_port srv_admin_state srv_op_state\n{}", rows.join("\n")));
             let _ = counters(&format!("# pxname,svname,scur,stot\n{}", rows.join("\n").replace(' ', ",")));
         }
     }

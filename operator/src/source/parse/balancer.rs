@@ -98,6 +98,7 @@ impl Lowering<'_> {
             image,
             command: Some(command),
             args: Some(args),
+            placed_args: Vec::new(),
             env: Vec::new(),
             ports,
             resources: Resources::default(),

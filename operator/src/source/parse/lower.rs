@@ -112,6 +112,7 @@ impl Lowering<'_> {
             image,
             command: some(command),
             args: some(args),
+            placed_args: Vec::new(),
             env: self.env(env),
             ports,
             resources: self.resources(resources),
@@ -423,16 +424,8 @@ impl Lowering<'_> {
             disruptions_per_hour: max_instances_per_hour,
             parallel_starts_per_host,
         };
-        let registry = discovery.and_then(|api::Discovery { consul }| self.registry(&name, consul));
-        let alone =
-            hosts.len() == 1 && hosts.values().all(|h| matches!(h.endpoint, Endpoint::Unix { .. }));
-        if let (Some(RegistrySpec::Managed(_)), false) = (&registry, alone) {
-            self.flaw(
-                "spec.discovery.consul.servers",
-                "not implemented yet: a Consul cluster is run only on a fleet whose one host is the local engine",
-            );
-            self.hint("run Consul's agents yourself and give the address of one".into());
-        }
+        let registry =
+            discovery.and_then(|api::Discovery { consul }| self.registry(&name, &hosts, consul));
         Fleet { name, hosts, limits, registry, approved_prune }
     }
 

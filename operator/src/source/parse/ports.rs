@@ -1,7 +1,7 @@
 //! Which services would fight for a port of one host.
 //!
 //! An instance publishes `publish + n - 1`, n counted on its host, so that a service claims as many
-//! ports as it may have instances on one host. A service scaled to 0 claims none.
+//! ports as it may have instances on one host, see [`Service::ports_on_a_host`]. A service scaled to 0 claims none.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -82,8 +82,7 @@ pub(super) fn clashes(
 }
 
 fn claims(service: &Service) -> Vec<(Protocol, Claim)> {
-    let most = service.placement.max_per_host.unwrap_or(u32::MAX).min(service.replicas);
-    let Some(more) = most.checked_sub(1) else { return Vec::new() };
+    let Some(more) = service.ports_on_a_host().checked_sub(1) else { return Vec::new() };
     let more = u16::try_from(more).unwrap_or(u16::MAX);
     let ports = service.spec.ports.iter().enumerate();
     ports

@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::node::meant;
 use crate::edge;
 use crate::model::{
-    Balance, Balancer, Fleet, FleetName, Listener, ListenerProtocol, Pool, PoolName, Protocol,
-    RegistrySpec, Route, RouteSpec, Routing, Service, ServiceName, meeting_network,
+    Balance, Balancer, Fleet, FleetName, Listener, ListenerProtocol, ManagedReach, Pool, PoolName,
+    Protocol, RegistrySpec, Route, RouteSpec, Routing, Service, ServiceName, meeting_network,
 };
 
 /// The least time that connections of an old configuration may go on.
@@ -319,7 +319,11 @@ impl Ground<'_> {
         match fleet.registry.as_ref()? {
             RegistrySpec::Managed(m) => {
                 let own = [&m.servers.name, &m.agent.name].contains(&&service.name);
-                if own || !service.spec.networks.contains(&m.network) {
+                let checked = match &m.reach {
+                    ManagedReach::Network(network) => service.spec.networks.contains(network),
+                    ManagedReach::Hosts => true,
+                };
+                if own || !checked {
                     return None;
                 }
             }

@@ -18,6 +18,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::{millis, now, rows};
 
+/// Requests a second, where a new instance is waited for.
+const RATE: u32 = 500;
 /// Each dies once a spec: a slot that dies twice is rightly given a pause.
 const REPLICAS: u32 = 10;
 /// What dies before a spec has proven itself speaks against the spec, and is replaced at a slower pace.
@@ -141,16 +143,16 @@ pub(crate) async fn measure(quick: bool) {
             }
             eprintln!("drop: {provider}: {gone:.1?}, {lost} requests lost");
         }
-        let first = first_requests(&mut show, if quick { 5 } else { 20 }).await;
         show.end().await;
+        let first = first_requests(provider, if quick { 5 } else { 20 }).await;
         let what = format!("{provider}, die event to no more requests");
         let targets = match provider {
             Provider::Haproxy => [Some(20), Some(100)],
             Provider::Nginx => [Some(500), None],
         };
         rows("drop", &what, &gone, targets);
-        let what = format!("{provider}, healthy to first request, 100 requests/s");
-        rows("drop", &what, &first, [None, None]);
+        let what = format!("{provider}, healthy to first request, {RATE} requests/s to 3");
+        rows("drop", &what, &first, targets);
     }
 }
 
@@ -187,33 +189,34 @@ async fn died(show: &Show, provider: Provider, deaths: &Deaths, id: &str, at: &s
     millis(out - deaths.of(id).await)
 }
 
-/// The time from the first successful check of a new instance until its first request.
-async fn first_requests(show: &mut Show, times: u32) -> Vec<f64> {
+/// The time from the first successful check of a new instance until its first request. Few take turns at many
+/// requests, so that its turn comes at once.
+async fn first_requests(provider: Provider, times: u32) -> Vec<f64> {
+    let mut show = Show::begin(provider, 1, RATE, 0, 0).await;
+    show.settle_at(2).await;
     let mut all = Vec::new();
-    // One instance must be told from another by its slot, which is what it calls itself by.
-    let from = show.web.replicas;
-    for n in 1..=times {
-        show.web = show.web.replicas(from + n);
+    for _ in 0..times {
+        show.load.more(1).await;
         show.load.take();
         let (then, stamp) = (Instant::now(), now());
-        let before = show.load.so_far().spread();
+        show.web = show.web.replicas(3);
         show.commit();
         show.ring().await;
         show.settled().await;
         show.load.more(1).await;
         let report = show.load.take();
-        let slot = (from + n).to_string();
-        let healthy = healthy_since(show, &show.web, &slot).await;
-        let ends = format!("-{slot}");
-        let mut new = report.spread().into_keys();
-        let Some(name) = new.find(|i| i.ends_with(&ends) && !before.contains_key(i)) else {
-            panic!("no request reached the instance {slot}: {:?}", report.spread());
+        let healthy = healthy_since(&show, &show.web, "3").await;
+        let new = report.spread().into_keys().find(|i| i.ends_with("-3"));
+        let Some(name) = new else {
+            panic!("no request reached the third: {:?}", report.spread());
         };
         let (first, _) = report.between(&name).unwrap();
         let first = stamp + i64::try_from((first - then).as_nanos()).unwrap();
         // The agent's stamps are whole milliseconds.
         all.push((millis(first) - healthy).max(0.0));
+        show.settle_at(2).await;
     }
+    show.end().await;
     all
 }
 

@@ -12,7 +12,8 @@ pub(crate) async fn measure(quick: bool) {
     for provider in [Provider::Haproxy, Provider::Nginx] {
         eprintln!("loss: {provider}");
         let mut show = Show::begin(provider, 3, RATE, 20, least).await;
-        tell(provider, &show.scale().await);
+        show.settle_at(10).await;
+        tell(provider, &show.scale(&[3, 10]).await);
         tell(provider, &show.roll().await);
         tell(provider, &show.rollback().await);
         tell(provider, &show.restart().await);

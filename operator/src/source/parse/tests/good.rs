@@ -95,6 +95,7 @@ fn the_example_of_the_design_gives_exactly_this_model() {
         image: "registry.example:5000/simple-server:1.4.2".into(),
         command: Some(vec!["/bin/server".into()]),
         args: None,
+        placed_args: Vec::new(),
         env: vec![
             EnvVar { name: "GREETING".into(), value: EnvValue::Plain("hi".into()) },
             EnvVar {

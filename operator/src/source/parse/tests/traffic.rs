@@ -265,6 +265,20 @@ fn one_name_for_a_balancer_and_a_service() {
 }
 
 #[test]
+fn where_routes_lead_a_surge_takes_ports_too() {
+    let spec = "{image: a, replicas: 2, ports: [{name: web, containerPort: 80, publish: 8179}], routes: []}";
+    check(&(service(spec) + &edge(HTTP_AND_DB)), "");
+    let spec =
+        spec.replace("routes: []", "routes: [{loadBalancer: edge, listener: http, port: web}]");
+    let (desired, _) = parse_files(&[("a.yaml", &service(&spec))]);
+    let web = &desired.services[&ServiceName::new("web").unwrap()];
+    assert_eq!(web.ports_on_a_host(), 3);
+    let told = told(&(service(&spec) + &edge(HTTP_AND_DB)));
+    let clash = "8179 to 8181 on the host local is also published by LoadBalancer edge (8181 at";
+    assert!(told.contains(clash), "{told}");
+}
+
+#[test]
 fn ports_of_listeners() {
     check(
         &(service("{image: a, ports: [{name: web, containerPort: 80, publish: 8182}]}")
