@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 
 use crate::command::{cargo, run};
-use crate::packages::{self, digest};
+use crate::packages;
 use crate::setup;
 use crate::tree::Tree;
 
