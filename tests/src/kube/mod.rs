@@ -3,8 +3,10 @@
 //! The programs are made by `cargo xtask testbed kubernetes up`, and by `cargo xtask test` before the tests. With
 //! `KUBEBUILDER_ASSETS` both take the `kube-apiserver` there instead.
 
+pub mod access;
 mod flavour;
 mod process;
+pub mod proxy;
 
 use std::fs;
 use std::io::Write as _;
