@@ -12,6 +12,7 @@ pub mod error;
 pub mod fake;
 pub mod http;
 pub mod keep;
+pub mod kubernetes;
 pub mod metrics;
 pub mod model;
 pub mod plan;

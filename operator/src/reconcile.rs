@@ -30,6 +30,8 @@ const SURPRISES: u32 = 3;
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// A change of traffic that is not observed after this is planned anew.
 const LONGEST_TURN: Duration = Duration::from_secs(5);
+/// Why a step is not begun, or broken off.
+const NOT_OURS: &str = "another agent of this owner is to act";
 /// How long steps under way may still take when the agent is asked to stop.
 const LAST_STEPS: Duration = Duration::from_secs(15);
 
@@ -57,6 +59,8 @@ pub trait Edge: Send + Sync {
     fn observe(&self, world: &mut World);
     /// Says what they should do from now on. Cheap when nothing changed; never waits.
     fn publish(&self, edges: &Edges);
+    /// Lets go of all of them as they are: another agent leads from now on.
+    fn release(&self);
 }
 
 /// No balancers and no registry.
@@ -67,6 +71,34 @@ impl Edge for NoEdge {
     fn watch(&self, _: &Arc<Fleet>) {}
     fn observe(&self, _: &mut World) {}
     fn publish(&self, _: &Edges) {}
+    fn release(&self) {}
+}
+
+/// Whether this agent is the one that acts. Where several stand by for each other, one at a time may.
+pub trait Fence: Send + Sync {
+    /// Whether a step may begin now. Asked right before each: what was true a moment ago may not be any more.
+    fn holds(&self) -> bool;
+    /// Tells when that changes.
+    fn changes(&self) -> watch::Receiver<bool>;
+}
+
+/// There is no other agent.
+#[derive(Debug)]
+pub struct Alone(watch::Sender<bool>);
+
+impl Default for Alone {
+    fn default() -> Self {
+        Self(watch::Sender::new(true))
+    }
+}
+
+impl Fence for Alone {
+    fn holds(&self) -> bool {
+        true
+    }
+    fn changes(&self) -> watch::Receiver<bool> {
+        self.0.subscribe()
+    }
 }
 
 /// Keeps a fleet's memory over restarts. Losing it may delay, never break a promise.
@@ -95,6 +127,8 @@ pub struct Reconciler {
     pub keeper: Arc<dyn Keeper>,
     /// Is told.
     pub witness: Arc<dyn Witness>,
+    /// Whether it may act. While it may not it looks and plans all the same, so that it is ready at once.
+    pub fence: Arc<dyn Fence>,
 }
 
 /// A step that has ended.
@@ -109,7 +143,7 @@ struct Ended {
 #[derive(Default)]
 struct Flights {
     next: u64,
-    flying: BTreeMap<u64, InFlight>,
+    flying: BTreeMap<u64, (Planned, Time)>,
     cooling: Vec<(InFlight, Time)>,
     failures: BTreeMap<String, u32>,
     tasks: JoinSet<Ended>,
@@ -119,12 +153,9 @@ struct Flights {
 
 impl Flights {
     fn all(&self) -> Vec<InFlight> {
-        let turning = self
-            .turning
-            .iter()
-            .map(|(planned, since)| InFlight { step: planned.step.clone(), since: *since });
-        let flying = self.flying.values().chain(self.cooling.iter().map(|(f, _)| f)).cloned();
-        flying.chain(turning).collect()
+        let begun = self.flying.values().chain(&self.turning);
+        let begun = begun.map(|(p, since)| InFlight { step: p.step.clone(), since: *since });
+        begun.chain(self.cooling.iter().map(|(f, _)| f.clone())).collect()
     }
 
     /// Ends the changes of traffic that are observed, and those that take too long.
@@ -146,13 +177,23 @@ impl Flights {
         ended
     }
 
-    fn begin(&mut self, backend: &Arc<dyn Backend>, planned: Planned, now: Time) {
-        let (id, backend) = (self.next, backend.clone());
+    fn begin(
+        &mut self,
+        backend: &Arc<dyn Backend>,
+        fence: &Arc<dyn Fence>,
+        planned: Planned,
+        now: Time,
+    ) {
+        let (id, backend, fence) = (self.next, backend.clone(), fence.clone());
         self.next += 1;
-        self.flying.insert(id, InFlight { step: planned.step.clone(), since: now });
+        self.flying.insert(id, (planned.clone(), now));
         self.tasks.spawn(async move {
             let begun = Instant::now();
-            let outcome = backend.apply(&planned.step).await;
+            let outcome = if fence.holds() {
+                backend.apply(&planned.step).await
+            } else {
+                Err(PortError::new(planned.step.to_string(), Remedy::Reobserve, NOT_OURS))
+            };
             Ended { id, planned, took: begun.elapsed(), outcome }
         });
     }
@@ -175,6 +216,8 @@ impl Reconciler {
         let mut fleet: Option<Arc<Fleet>> = None;
         let mut left = BTreeMap::new();
         let mut unsaved = false;
+        let mut turns = self.fence.changes();
+        let mut acted = false;
         while !*stop.borrow() {
             let desired = self.desired.borrow_and_update().clone();
             // A fleet whose document is gone keeps its last shape: its services are not pruned.
@@ -189,6 +232,13 @@ impl Reconciler {
             if let Some(before) = fleet.replace(current.clone()) {
                 note_left(&before, &current, &self.backend.views(), &mut left);
             }
+            let acts = *turns.borrow_and_update() && self.fence.holds();
+            if acted && !acts {
+                self.let_go(&mut flights);
+            } else if acts && !acted {
+                memory.resume(self.clock.now());
+            }
+            acted = acts;
             let rest = self.pass(&current, &desired, &left, &mut memory, &mut flights);
             unsaved |= rest.dirty;
             if unsaved && savers.is_empty() {
@@ -208,6 +258,7 @@ impl Reconciler {
                 }
                 Some(_) = savers.join_next() => {}
                 () = tokio::time::sleep(rest.pause) => {}
+                Ok(()) = turns.changed() => {}
                 _ = stop.changed() => {}
             }
         }
@@ -248,10 +299,13 @@ impl Reconciler {
         let begun = Instant::now();
         let plan = Arc::new(plan(&Input { fleet, desired, world: &world, memory, now }));
         let took = begun.elapsed();
-        memory.take(&plan.notes);
-        // First of all: who has died must get no more requests, and who is to be stopped none while it ends.
-        self.edges.publish(&plan.edges);
-        for planned in &plan.steps {
+        let acts = self.fence.holds();
+        if acts {
+            memory.take(&plan.notes);
+            // First of all: who has died must get no more requests, and who is to be stopped none while it ends.
+            self.edges.publish(&plan.edges);
+        }
+        for planned in plan.steps.iter().filter(|_| acts) {
             self.witness.began(&self.fleet, planned);
             match planned.step.as_ref() {
                 Step::Admit { .. } | Step::Withdraw { .. } => {
@@ -262,14 +316,14 @@ impl Reconciler {
                 | Step::Remove { .. }
                 | Step::Rename { .. }
                 | Step::RemoveNetwork { .. } => {
-                    flights.begin(&self.backend, planned.clone(), now);
+                    flights.begin(&self.backend, &self.fence, planned.clone(), now);
                 }
             }
         }
         let cooled = flights.cooling.iter().map(|(_, until)| *until).min();
         let turned = flights.turning.iter().map(|(_, since)| since.plus(LONGEST_TURN)).min();
         let wake = plan.wake_at.into_iter().chain(cooled).chain(turned).min();
-        let dirty = !plan.notes.is_empty();
+        let dirty = acts && !plan.notes.is_empty();
         self.witness.pass(PassReport {
             fleet: fleet.clone(),
             desired: desired.clone(),
@@ -292,6 +346,7 @@ impl Reconciler {
             return;
         };
         let flight = flights.flying.remove(&id);
+        let flight = flight.map(|(p, since)| InFlight { step: p.step, since });
         let now = self.clock.now();
         if let Err(error) = &outcome {
             let failures = flights.failed(&planned.step);
@@ -312,6 +367,20 @@ impl Reconciler {
         }
         let outcome = outcome.map_err(|e| causes(&e));
         self.witness.ended(&self.fleet, &planned, took, outcome);
+    }
+
+    /// Another agent acts from now on: what is under way is broken off, and nothing is driven any more.
+    fn let_go(&self, flights: &mut Flights) {
+        flights.tasks.abort_all();
+        let now = self.clock.now();
+        let flying = std::mem::take(&mut flights.flying).into_values();
+        let turning = std::mem::take(&mut flights.turning);
+        for (planned, since) in flying.chain(turning) {
+            let outcome = Err(NOT_OURS.to_owned());
+            self.witness.ended(&self.fleet, &planned, now.since(since), outcome);
+        }
+        flights.cooling.clear();
+        self.edges.release();
     }
 
     /// Lets the steps under way end, so that as few as possible are cut in the middle.

@@ -19,7 +19,7 @@ use evenkeel::model::{
     Desired, Fleet, FleetName, HostName, InstanceId, InstanceSpec, Limits, Memory, OwnerId, Phase,
     Planned, Revision, Service, State,
 };
-use evenkeel::reconcile::{Keeper, NoEdge, Reconciler, Witness};
+use evenkeel::reconcile::{Alone, Keeper, NoEdge, Reconciler, Witness};
 use evenkeel::report::PassReport;
 use evenkeel_tests::conformance::{Oracle, conformance};
 use tokio::sync::watch;
@@ -81,6 +81,7 @@ fn desired(services: Vec<Service>) -> Arc<Desired> {
         routings: BTreeMap::new(),
         held: BTreeSet::new(),
         problems: Vec::new(),
+        removal: evenkeel::model::Removal::default(),
     })
 }
 
@@ -113,6 +114,7 @@ impl Rig {
             clock: self.clock.clone(),
             keeper: self.told.clone(),
             witness: self.told.clone(),
+            fence: Arc::new(Alone::default()),
         };
         let stop = self.stop.subscribe();
         self.tasks.spawn(agent.run(stop));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::read::SourceChoice;
+use super::sources::{self, Cluster, Parts, Sourced};
 use super::{CliError, Exit};
 use crate::backend::docker::{DockerBackend, DockerConfig, DockerContainer};
 use crate::bell::Doorbell;
@@ -20,41 +20,30 @@ use crate::edge::fleet::FleetEdge;
 use crate::http::{self, Api, Verifier};
 use crate::keep::StoreKeeper;
 use crate::model::{Desired, FleetName, OwnerId, Phase, Planned, Seen, Time};
-use crate::reconcile::{Reconciler, Witness};
+use crate::reconcile::{Alone, Fence, Reconciler, Witness};
 use crate::report::{PassReport, Report, SourceError, SourceReport};
-use crate::source::dir::Dir;
-use crate::source::git::Git;
 use crate::source::load::Loader;
-use crate::source::poll::{Fetch, Jitter, Pace, Poller, SourceState};
+use crate::source::poll::SourceState;
 use crate::source::store::Store;
 use crate::source::{self, webhook};
 
 /// A loop that gave no sign for this long is dead: four times the resync.
 const ALIVE_WITHIN: Duration = Duration::from_secs(120);
 
-/// The fetcher of a source, and the directory to watch where there is one.
-pub fn fetcher(
-    choice: &SourceChoice<'_>,
-    state_dir: &Path,
-    clock: &Clock,
-) -> Result<(Box<dyn Fetch + Sync>, Option<Dir>), CliError> {
-    if let SourceChoice::Dir { dir, .. } = choice {
-        let dir = Dir::new(*dir, source::Limits::default());
-        return Ok((Box::new(dir.clone()), Some(dir)));
-    }
-    let Some(config) = config::git(choice, state_dir)? else {
-        return Err(CliError::new("no source is given"));
-    };
-    let clock = clock.clone();
-    let git = Git::new(config, Arc::new(move || clock.timestamp()))
-        .map_err(|e| CliError { message: e.chain(), hint: e.hint() })?;
-    Ok((Box::new(git), None))
-}
-
 /// `evenkeel run`.
 pub async fn run(args: &RunArgs) -> Result<Exit, CliError> {
-    let choice = args.source.choose()?;
-    let owner = config::owner(&args.agent, &choice)?;
+    let choice = args.source.documents()?;
+    let cluster = if args.source.kubernetes {
+        Some(Cluster::connect(&args.source.namespaces).await?)
+    } else {
+        None
+    };
+    let owner = match (&args.agent.owner, &cluster, &choice) {
+        (Some(owner), _, _) => owner.clone(),
+        (None, Some(cluster), _) => cluster.owner().await?,
+        (None, None, Some(choice)) => config::owner(&args.agent, choice)?,
+        (None, None, None) => return Err(CliError::new("no source is given")),
+    };
     let state_dir = config::state_dir(&args.agent, &owner);
     let clock = Clock::real();
     let report = Report::new(clock.clone(), owner.clone());
@@ -84,35 +73,23 @@ pub async fn run(args: &RunArgs) -> Result<Exit, CliError> {
     };
     report.standby(false);
 
-    let (fetch, dir) = fetcher(&choice, &state_dir, &clock)?;
-    tracing::info!(%owner, source = %fetch.describe(), state = %state_dir.display(), "evenkeel begins");
-    if let Some(dir) = dir {
-        side.spawn(dir.watch(source_bell.clone()));
-    }
-    let (kind, interval) = match choice {
-        SourceChoice::Git { interval, .. } => ("git", interval),
-        SourceChoice::Dir { interval, .. } => ("dir", interval),
+    tracing::info!(%owner, state = %state_dir.display(), "evenkeel begins");
+    let parts = Parts {
+        clock: clock.clone(),
+        store: store.clone(),
+        report: report.clone(),
+        state_dir: &state_dir,
+        bell: source_bell,
+        fence: Arc::new(Alone::default()),
+        nudge: Doorbell::new(),
     };
-    // `git URL` and `directory PATH`: the kind is told apart from the place.
-    let describe = fetch.describe();
-    let describe =
-        describe.split_once(' ').map_or(describe.as_str(), |(_, place)| place).to_owned();
-    let wall = clock.clone();
-    let poller = Poller::new(
-        fetch,
-        Pace { interval, ..Pace::default() },
-        source_bell,
-        Arc::new(move || wall.timestamp()),
-        Jitter::new(clock.now().0 ^ u64::from(std::process::id())),
-        Some(store.clone()),
-    );
+    let Sourced { states, kind, describe } =
+        sources::begin(&parts, choice.as_ref(), cluster.as_ref(), &mut side)?;
     let secrets = Arc::new(FileSecrets::new(args.agent.secrets.clone()));
     let loader = Loader::new(owner.clone(), secrets.clone(), Some(store.clone()));
     let (desired_in, desired) = watch::channel(None);
-    side.spawn(tell_source(report.clone(), poller.subscribe(), desired.clone(), kind, describe));
-    side.spawn(loader.run(poller.subscribe(), desired_in));
-    let states = poller.subscribe();
-    side.spawn(poller.run());
+    side.spawn(tell_source(report.clone(), states.clone(), desired.clone(), kind, describe));
+    side.spawn(loader.run(states.clone(), desired_in));
 
     let fleets = Fleets {
         owner: owner.clone(),
@@ -123,6 +100,8 @@ pub async fn run(args: &RunArgs) -> Result<Exit, CliError> {
         tasks: JoinSet::new(),
         running: BTreeMap::new(),
         desired_out: BTreeMap::new(),
+        fence: parts.fence,
+        nudge: parts.nudge,
     };
     let exit = fleets.run(desired, states, stopped, args.once).await;
     drop(lock);
@@ -304,8 +283,11 @@ struct Fleets {
     keeper: Arc<StoreKeeper>,
     quiet: Arc<Quiet>,
     tasks: JoinSet<()>,
-    running: BTreeMap<FleetName, Arc<DockerBackend>>,
+    running: BTreeMap<FleetName, Doorbell>,
     desired_out: BTreeMap<FleetName, watch::Sender<Arc<Desired>>>,
+    fence: Arc<dyn Fence>,
+    /// Rung when every fleet is to be looked at now.
+    nudge: Doorbell,
 }
 
 impl Fleets {
@@ -335,6 +317,7 @@ impl Fleets {
             tokio::select! {
                 changed = desired.changed() => if changed.is_err() { break },
                 () = tokio::time::sleep(pause) => {}
+                () = self.nudge.rung() => self.running.values().for_each(Doorbell::ring),
                 _ = stopped.wait_for(|stop| *stop) => break,
             }
         }
@@ -376,7 +359,7 @@ impl Fleets {
                     bell.clone(),
                     self.clock.clone(),
                 )),
-                bell,
+                bell: bell.clone(),
                 clock: self.clock.clone(),
                 keeper: self.keeper.clone(),
                 witness: Arc::new(FleetWitness {
@@ -384,9 +367,10 @@ impl Fleets {
                     backend: backend.clone(),
                     quiet: self.quiet.clone(),
                 }),
+                fence: self.fence.clone(),
             };
             self.tasks.spawn(reconciler.run(stopped.clone()));
-            self.running.insert(name.clone(), backend);
+            self.running.insert(name.clone(), bell);
             self.desired_out.insert(name.clone(), out);
         }
     }

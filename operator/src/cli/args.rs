@@ -139,7 +139,7 @@ pub enum Command {
 
 /// Where the documents come from.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Source (one of --git, --dir, --kubernetes)")]
+#[command(next_help_heading = "Source (--git, --dir, --kubernetes, or --git with --kubernetes)")]
 pub struct SourceArgs {
     /// A git repository: https://, ssh://, user@host:path or a path
     #[arg(long, value_name = "URL", env = "EVENKEEL_GIT", hide_env_values = true)]
@@ -168,6 +168,16 @@ pub struct SourceArgs {
     /// Custom resources of a Kubernetes cluster
     #[arg(long, env = "EVENKEEL_KUBERNETES", hide_env_values = true)]
     pub kubernetes: bool,
+    /// Namespaces to watch with --kubernetes, separated by commas [default: all]
+    #[arg(
+        long,
+        value_name = "NAMES",
+        value_delimiter = ',',
+        requires = "kubernetes",
+        env = "EVENKEEL_NAMESPACES",
+        hide_env_values = true
+    )]
+    pub namespaces: Vec<String>,
     /// How to sign in to git.
     #[command(flatten)]
     pub auth: GitAuthArgs,

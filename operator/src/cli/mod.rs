@@ -8,6 +8,7 @@ pub mod args;
 pub mod offline;
 pub mod output;
 pub mod read;
+pub mod sources;
 pub mod status;
 
 use std::io::Write;

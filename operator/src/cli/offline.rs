@@ -7,9 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::agent::fetcher;
 use super::args::{CheckArgs, Output, PlanArgs, RenderArgs, SchemaArgs};
 use super::output::{self, put};
+use super::sources::fetcher;
 use super::{CliError, Exit, Terminal, print_problems};
 use crate::backend::docker::{DockerBackend, DockerConfig, rendered};
 use crate::backend::{Backend, Watch};
@@ -53,6 +53,11 @@ pub async fn plan_once(
 ) -> Result<Exit, CliError> {
     if args.demo {
         return demo(out);
+    }
+    if args.source.kubernetes {
+        return Err(CliError::new("custom resources cannot be planned for from outside").hint(
+            "kubectl apply --dry-run=server, or evenkeel plan --dir with the same documents",
+        ));
     }
     let choice = args.source.choose()?;
     let owner = config::owner(&args.agent, &choice)?;
@@ -203,6 +208,7 @@ fn read(path: &Path) -> Result<Tree, CliError> {
     }
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let mut tree = Tree {
+        objects: None,
         revision: "check".into(),
         describe: None,
         files: BTreeMap::new(),

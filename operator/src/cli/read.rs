@@ -64,23 +64,23 @@ impl Cli {
         }
         let chosen = match matches.subcommand() {
             Some((name, sub)) if CONFIGURED.contains(&name) => {
-                let source = one_of(&command, sub, &SOURCES)?;
+                let sources = sources(&command, sub)?;
                 let reference = one_of(&command, sub, &REFERENCES)?;
-                if let Some(s) = source.filter(|s| *s != "git") {
-                    only_with_git(&command, sub, s)?;
+                if let Some(other) = sources.first().filter(|_| !sources.contains(&"git")) {
+                    only_with_git(&command, sub, other)?;
                 }
-                Some((source, reference))
+                Some((sources, reference))
             }
             _ => None,
         };
         let mut cli = Self::from_arg_matches(&matches)?;
         if let (
-            Some((source, reference)),
+            Some((sources, reference)),
             Command::Run(super::args::RunArgs { source: args, .. })
             | Command::Plan(super::args::PlanArgs { source: args, .. }),
         ) = (chosen, &mut cli.command)
         {
-            args.keep(source, reference);
+            args.keep(&sources, reference);
         }
         Ok(cli)
     }
@@ -96,6 +96,16 @@ fn rank(m: &ArgMatches, id: &str) -> u8 {
         Some(_) => 1,
         None => 0,
     }
+}
+
+/// The sources that are meant: one, or git and Kubernetes together where the same says both.
+fn sources(command: &clap::Command, m: &ArgMatches) -> Result<Vec<&'static str>, ReadError> {
+    let both = ["git", "kubernetes"];
+    let top = SOURCES.iter().map(|id| rank(m, id)).max().unwrap_or(0);
+    if top > 0 && both.iter().all(|id| rank(m, id) == top) && rank(m, "dir") < top {
+        return Ok(both.into());
+    }
+    Ok(one_of(command, m, &SOURCES)?.into_iter().collect())
 }
 
 /// The one of a group that is meant, or an error when two are said by the same.
@@ -148,18 +158,21 @@ fn only_with_git(command: &clap::Command, m: &ArgMatches, source: &str) -> Resul
 
 impl SourceArgs {
     /// Forgets what was said by those who do not win.
-    fn keep(&mut self, source: Option<&str>, reference: Option<&str>) {
+    fn keep(&mut self, sources: &[&str], reference: Option<&str>) {
         let other = |id: &str, kept: Option<&str>| kept != Some(id);
-        if other("git", source) {
+        if !sources.contains(&"git") {
             self.git = None;
             self.path = None;
             self.auth = GitAuthArgs::default();
         }
-        if other("dir", source) {
+        if !sources.contains(&"dir") {
             self.dir = None;
         }
-        self.kubernetes &= source == Some("kubernetes");
-        let reference = reference.filter(|_| source == Some("git"));
+        self.kubernetes &= sources.contains(&"kubernetes");
+        if !self.kubernetes {
+            self.namespaces.clear();
+        }
+        let reference = reference.filter(|_| sources.contains(&"git"));
         for (id, field) in
             REFERENCES.iter().zip([&mut self.branch, &mut self.tag, &mut self.commit])
         {
@@ -169,19 +182,21 @@ impl SourceArgs {
         }
     }
 
-    /// What is meant, or what is missing.
+    /// The documents that are meant beside custom resources, where there are any.
+    pub fn documents(&self) -> Result<Option<SourceChoice<'_>>, CliError> {
+        if self.kubernetes && self.git.is_none() { Ok(None) } else { self.choose().map(Some) }
+    }
+
+    /// The documents that are meant, or what is missing.
     pub fn choose(&self) -> Result<SourceChoice<'_>, CliError> {
-        if self.kubernetes {
-            return Err(CliError::new("--kubernetes is not implemented yet")
-                .hint("use --git or --dir with the same documents"));
-        }
         let interval = self.interval;
         if let Some(dir) = &self.dir {
             return Ok(SourceChoice::Dir { dir, interval });
         }
         let Some(url) = &self.git else {
-            return Err(CliError::new("no source is given")
-                .hint("give --git URL or --dir PATH, for example --dir ./gitops-example"));
+            return Err(CliError::new("no source is given").hint(
+                "give --git URL, --dir PATH or --kubernetes, for example --dir ./gitops-example",
+            ));
         };
         let reference = match (&self.branch, &self.tag, &self.commit) {
             (Some(b), _, _) => Reference::Branch(b),

@@ -85,8 +85,11 @@ fn sources_are_chosen_and_conflicts_refused() {
     }
     let none = run("run").source.choose().unwrap_err();
     assert!(none.message.contains("no source") && none.hint.unwrap().contains("--dir"));
-    let kube = run("run --kubernetes").source.choose().unwrap_err();
-    assert!(kube.message.contains("not implemented yet"));
+    let kube = run("run --kubernetes --namespaces a,b").source;
+    assert!(kube.kubernetes && kube.documents().unwrap().is_none());
+    assert_eq!(kube.namespaces, ["a", "b"]);
+    let both = run("run --kubernetes --git url --branch b").source;
+    assert!(both.kubernetes && matches!(both.documents(), Ok(Some(SourceChoice::Git { .. }))));
 }
 
 #[test]

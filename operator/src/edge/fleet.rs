@@ -162,6 +162,12 @@ impl Edge for FleetEdge {
             running.consul.publish(edges.registrations.clone());
         }
     }
+
+    /// The registry is spoken with anew from the next look on, and changed only once something is published.
+    fn release(&self) {
+        self.balancers.publish(BTreeMap::new());
+        self.registry().running = None;
+    }
 }
 
 /// How a client agent of a cluster that is run here is reached, the one that is spoken with `now` as long as it works; `None`

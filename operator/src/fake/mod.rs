@@ -87,6 +87,7 @@ impl Sim {
                 routings: BTreeMap::new(),
                 held: std::collections::BTreeSet::new(),
                 problems: Vec::new(),
+                removal: crate::model::Removal::default(),
             },
             memory: Memory::default(),
             edges_silent: false,

@@ -26,6 +26,17 @@ pub struct Desired {
     pub held: BTreeSet<ServiceName>,
     /// Everything wrong with the revision. While this is not empty nothing is pruned.
     pub problems: Vec<Problem>,
+    /// What may go of that which no document asks for.
+    pub removal: Removal,
+}
+
+/// What may go of that which no document asks for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Removal {
+    /// Whose document is being deleted by name and says nothing that could be followed: goes whatever else is in doubt.
+    pub deleted: BTreeSet<ServiceName>,
+    /// Where this is set, only these go because their document is not there any more; everything else is left alone.
+    pub only: Option<BTreeSet<ServiceName>>,
 }
 
 /// One thing wrong with a document, said so that a person can mend it.

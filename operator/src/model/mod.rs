@@ -19,8 +19,8 @@ pub mod world;
 pub use desired::{
     Amount, CommandCheck, Constraint, Desired, Endpoint, EnvValue, EnvVar, File, Fleet, HOST_LABEL,
     HostSpec, HostState, InstanceSpec, Keep, Limits, Mount, MountSource, OnFailure, Packing,
-    Placement, Port, Probe, ProbeKind, Problem, Protocol, Resources, Rollout, Secret, Service,
-    Termination, Tls,
+    Placement, Port, Probe, ProbeKind, Problem, Protocol, Removal, Resources, Rollout, Secret,
+    Service, Termination, Tls,
 };
 pub use edge::{
     ACCESS_LOG, Balance, Balancer, BalancerKind, BalancerView, CONSUL_AGENT_PORT, CONSUL_PORT,

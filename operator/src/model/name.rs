@@ -113,20 +113,30 @@ impl fmt::Display for InstanceId {
 pub struct Revision(pub Arc<str>);
 
 impl Revision {
-    /// What it is and its short form: `commit 0123456789`, or `content 01234567` of a directory.
+    /// What it is and its short form: `commit 0123456789`, `content 01234567` of a directory, or `objects 01234567` of an
+    /// API.
     pub fn phrase(&self) -> String {
-        let what = if self.0.starts_with(DIRECTORY) { "content" } else { "commit" };
+        let what = if self.0.starts_with(DIRECTORY) {
+            "content"
+        } else if self.0.starts_with(OBJECTS) {
+            "objects"
+        } else {
+            "commit"
+        };
         format!("{what} {self}")
     }
 }
 
 /// What the revision of a directory begins with.
 const DIRECTORY: &str = "dir:sha256:";
+/// What the revision of an API's objects begins with.
+pub(crate) const OBJECTS: &str = "objects:sha256:";
 
 impl fmt::Display for Revision {
     /// The first ten characters of the id.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let id = self.0.strip_prefix(DIRECTORY).unwrap_or(&self.0);
+        let known = [DIRECTORY, OBJECTS];
+        let id = known.iter().find_map(|p| self.0.strip_prefix(p)).unwrap_or(&self.0);
         f.pad(id.get(..10).unwrap_or(id))
     }
 }

@@ -94,6 +94,8 @@ pub enum Reason {
         /// The commit without it.
         revision: Revision,
     },
+    /// The object of its service is being deleted.
+    Deleted,
     /// It is replaced by an available one.
     Replaced {
         /// The name of the one that took over.
@@ -123,6 +125,7 @@ impl Reason {
             Self::HostDraining { .. } => "host-draining",
             Self::Surplus { .. } => "surplus",
             Self::Pruned { .. } => "pruned",
+            Self::Deleted => "deleted",
             Self::Replaced { .. } => "replaced",
             Self::NameFree => "name-free",
             Self::Ready => "ready",
@@ -164,6 +167,7 @@ impl fmt::Display for Reason {
             Self::HostDraining { host } => write!(f, "host {host} is draining"),
             Self::Surplus { stays } => write!(f, "{stays} fills its slot"),
             Self::Pruned { revision } => write!(f, "its service is gone ({})", revision.phrase()),
+            Self::Deleted => write!(f, "its service is being deleted"),
             Self::Replaced { by } => write!(f, "{by} took over"),
             Self::NameFree => write!(f, "the name of its slot is free"),
             Self::Ready => write!(f, "it is healthy"),

@@ -164,6 +164,11 @@ pub enum Why {
         /// What releases it.
         code: String,
     },
+    /// No object asks for them, and none was deleted: they are left alone.
+    Unclaimed {
+        /// The services.
+        services: Vec<ServiceName>,
+    },
     /// As many healthy instances as an hour may see were stopped.
     DisruptionBudget {
         /// The most an hour.
@@ -214,6 +219,7 @@ impl Why {
             Self::PruneInDoubt { .. } => "prune-in-doubt",
             Self::PruneEmpty { .. } => "prune-empty",
             Self::PruneBudget { .. } => "prune-budget",
+            Self::Unclaimed { .. } => "unclaimed",
             Self::DisruptionBudget { .. } => "disruption-budget",
             Self::Suspended => "suspended",
             Self::Held => "held",
@@ -248,6 +254,7 @@ impl Why {
             | Self::Behind { .. }
             | Self::RegistrySilent { .. }
             | Self::ParallelStarts { .. }
+            | Self::Unclaimed { .. }
             | Self::DisruptionBudget { .. }
             | Self::Suspended => false,
         }
@@ -315,6 +322,12 @@ impl fmt::Display for Why {
                  (limits.prune.maxPercent); {}",
                 list(services),
                 approve(code)
+            ),
+            Self::Unclaimed { services } => write!(
+                f,
+                "leaving {} alone: no object asks for it and none was deleted; apply one of that name \
+                 and delete it to remove what runs",
+                list(services)
             ),
             Self::DisruptionBudget { per_hour } => write!(
                 f,

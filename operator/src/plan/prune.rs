@@ -24,6 +24,22 @@ pub(super) fn plan(
             out.wait(Subject::Service(name.clone()), Why::Held, None);
         }
     }
+    let removal = &input.desired.removal;
+    orphans.retain(|name, members| {
+        let deleted = removal.deleted.contains(*name);
+        if deleted {
+            remove(input, board, name, members, budget, out, &Reason::Deleted);
+        }
+        !deleted
+    });
+    if let Some(only) = &removal.only {
+        let left: Vec<ServiceName> =
+            orphans.keys().filter(|n| !only.contains(**n)).map(|n| (*n).clone()).collect();
+        if !left.is_empty() {
+            orphans.retain(|name, _| only.contains(*name));
+            out.wait(Subject::Fleet, Why::Unclaimed { services: left }, None);
+        }
+    }
     if orphans.is_empty() {
         return;
     }
@@ -59,8 +75,9 @@ pub(super) fn plan(
         out.wait(Subject::Fleet, why, None);
         return;
     }
+    let reason = Reason::Pruned { revision: input.desired.revision.clone() };
     for (name, members) in &orphans {
-        remove(input, board, name, members, budget, out);
+        remove(input, board, name, members, budget, out, &reason);
     }
 }
 
@@ -83,11 +100,12 @@ fn remove(
     members: &[Member<'_>],
     budget: &mut Disruptions,
     out: &mut Plan,
+    reason: &Reason,
 ) {
     // Its own settings are gone with its document; these are the defaults.
     let ending = Termination::default();
     let rules = Rollout { on_failure: OnFailure::Pause, ..Rollout::default() };
-    let because = || Reason::Pruned { revision: input.desired.revision.clone() };
+    let because = || reason.clone();
     for member in members {
         let seen = board.hosts[member.host].seen(input.now);
         if seen != Seen::Now || member.step.is_some() {

@@ -77,7 +77,7 @@ impl Dir {
             // Somebody may be saving: half a file, or half of several, is no revision.
             if turn == RETRIES || self.look()? == print {
                 let revision = revision(&files, &skipped);
-                return Ok(Tree { revision, describe: None, files, skipped });
+                return Ok(Tree { revision, describe: None, files, skipped, objects: None });
             }
             turn += 1;
         }

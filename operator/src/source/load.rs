@@ -112,5 +112,5 @@ pub fn context<'a>(
 pub fn parse_tree(tree: &Tree, ctx: &Context<'_>) -> (Desired, Applied) {
     let skipped: Vec<(String, String)> =
         tree.skipped.iter().map(|s| (s.path.clone(), s.why.clone())).collect();
-    parse::parse(&tree.revision, &tree.files, &skipped, ctx)
+    parse::parse_objects(&tree.revision, &tree.files, &skipped, tree.objects.as_ref(), ctx)
 }

@@ -7,6 +7,7 @@
 //! * [`tree`]: one revision's files, and the limits they are read under
 //! * [`git`], [`dir`]: two places they come from
 //! * [`load`]: parses every new tree
+//! * [`merge`]: documents and the objects of an API as one tree
 //! * [`parse`]: what the bytes mean
 //! * [`poll`]: the loop that asks them, on a timer and when a doorbell rings
 //! * [`store`]: what survives a restart, and the lock of the state directory
@@ -16,6 +17,7 @@ pub mod dir;
 mod error;
 pub mod git;
 pub mod load;
+pub mod merge;
 pub mod parse;
 pub mod poll;
 mod secret;
@@ -25,4 +27,4 @@ pub mod webhook;
 
 pub use error::FetchError;
 pub use secret::{Secret, redact};
-pub use tree::{Limits, Skipped, Tree, TreeMeta};
+pub use tree::{Limits, Objects, Skipped, Tree, TreeMeta};

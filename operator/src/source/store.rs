@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::tree::{Skipped, Tree, TreeMeta};
+use super::tree::{Objects, Skipped, Tree, TreeMeta};
 
 /// First word of every file, so that a stray file is not taken for one of ours.
 const MAGIC: &str = "evenkeel-state";
@@ -27,6 +27,8 @@ const MAX_BYTES: u64 = 256 << 20;
 const MAX_HEADER: usize = 256;
 /// The name the tree is kept under.
 const TREE: &str = "last-good";
+/// And that of custom resources, which may come beside another source.
+const OBJECTS: &str = "last-good-objects";
 
 /// Why a state could not be kept or given.
 #[derive(Debug, thiserror::Error)]
@@ -236,13 +238,13 @@ impl Store {
     pub fn save_tree(&self, source: &str, tree: &Tree) -> Result<(), StoreError> {
         let bytes = encode(source, tree)
             .map_err(|e| self.corrupt(format!("the tree cannot be written: {e}")))?;
-        self.save(TREE, &bytes)
+        self.save(name_of(source), &bytes)
     }
 
     /// The last good tree of exactly this `source`; that of another is not given, so that a
     /// changed `--git` does not deploy the old repository.
     pub fn load_tree(&self, source: &str) -> Option<Tree> {
-        let bytes = self.load_or_set_aside(TREE)?;
+        let bytes = self.load_or_set_aside(name_of(source))?;
         match decode(&bytes) {
             Ok((from, tree)) if from == source => {
                 tracing::info!(revision = %tree.revision, "going on with the last good revision");
@@ -254,7 +256,7 @@ impl Store {
                 None
             }
             Err(why) => {
-                self.set_aside(TREE, &self.corrupt(why));
+                self.set_aside(name_of(source), &self.corrupt(why));
                 None
             }
         }
@@ -263,6 +265,10 @@ impl Store {
     fn corrupt(&self, why: String) -> StoreError {
         StoreError::Corrupt { path: self.dir.join(format!("{TREE}.state")), why }
     }
+}
+
+fn name_of(source: &str) -> &'static str {
+    if source.starts_with("kubernetes ") { OBJECTS } else { TREE }
 }
 
 fn write_new(path: &Path, header: &[u8], body: &[u8]) -> io::Result<()> {
@@ -335,16 +341,19 @@ struct Index {
     describe: Option<TreeMeta>,
     skipped: Vec<Skipped>,
     files: Vec<(String, usize)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    objects: Option<Objects>,
 }
 
 fn encode(source: &str, tree: &Tree) -> Result<Vec<u8>, serde_json::Error> {
-    let Tree { revision, describe, files, skipped } = tree;
+    let Tree { revision, describe, files, skipped, objects } = tree;
     let index = Index {
         source: source.to_owned(),
         revision: revision.clone(),
         describe: describe.clone(),
         skipped: skipped.clone(),
         files: files.iter().map(|(path, bytes)| (path.clone(), bytes.len())).collect(),
+        objects: objects.clone(),
     };
     let mut out = serde_json::to_vec(&index)?;
     out.push(b'\n');
@@ -356,7 +365,7 @@ fn encode(source: &str, tree: &Tree) -> Result<Vec<u8>, serde_json::Error> {
 
 fn decode(bytes: &[u8]) -> Result<(String, Tree), String> {
     let end = bytes.iter().position(|b| *b == b'\n').ok_or("it has no index")?;
-    let Index { source, revision, describe, skipped, files: index } =
+    let Index { source, revision, describe, skipped, files: index, objects } =
         serde_json::from_slice(&bytes[..end]).map_err(|e| format!("its index: {e}"))?;
     let mut rest = &bytes[end + 1..];
     let mut files = std::collections::BTreeMap::new();
@@ -369,7 +378,7 @@ fn decode(bytes: &[u8]) -> Result<(String, Tree), String> {
     if !rest.is_empty() {
         return Err("it has bytes that belong to no file".into());
     }
-    Ok((source, Tree { revision, describe, files, skipped }))
+    Ok((source, Tree { revision, describe, files, skipped, objects }))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Nothing is left out in silence: a document that did not make it is in [`Tree::skipped`],
 //! which the planner takes as a reason to remove nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
@@ -20,6 +20,18 @@ pub struct Tree {
     pub files: BTreeMap<String, Vec<u8>>,
     /// What should have been read and could not be; each becomes a problem.
     pub skipped: Vec<Skipped>,
+    /// Where some of the files are objects of an API, which are deleted one by one and by name.
+    pub objects: Option<Objects>,
+}
+
+/// Which files are objects of an API. Of these one that is not there any more says nothing: who deletes an object
+/// says so, and it stays until all of it is gone.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Objects {
+    /// What their paths begin with; empty where all files are objects.
+    pub root: String,
+    /// Paths of those that are being deleted.
+    pub leaving: BTreeSet<String>,
 }
 
 /// Who made a revision, for people. Bounded and free of control characters.

@@ -48,6 +48,7 @@ fn desired(fleet: &Fleet, services: usize) -> Desired {
         routings: BTreeMap::new(),
         held: BTreeSet::new(),
         problems: Vec::new(),
+        removal: evenkeel::model::Removal::default(),
     }
 }
 

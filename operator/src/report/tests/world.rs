@@ -179,6 +179,7 @@ pub(super) fn pass() -> PassReport {
         routings: [].into(),
         held: BTreeSet::default(),
         problems: vec![],
+        removal: crate::model::Removal::default(),
     };
     let seen = |seen, instances| {
         let mut v = HostView::never(ago(600));

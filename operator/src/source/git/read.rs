@@ -47,7 +47,13 @@ pub(super) fn tree(
     let mut walk = Walk { repo, root, base: wanted, collector: Collector::new(limits) };
     walk.dir(at, "", 0)?;
     let (files, skipped) = walk.collector.finish();
-    Ok(Tree { revision: id.to_string(), describe: describe(&commit), files, skipped })
+    Ok(Tree {
+        revision: id.to_string(),
+        describe: describe(&commit),
+        files,
+        skipped,
+        objects: None,
+    })
 }
 
 fn git(doing: &'static str) -> impl Fn(git2::Error) -> FetchError {

@@ -1,6 +1,6 @@
 //! What is in force, as text that outlives the process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +23,8 @@ pub struct Applied {
     /// only: no secret's value is ever kept.
     pub(super) certificates: BTreeMap<String, Secret>,
     pub(super) foreign: usize,
+    /// Services whose document was removed from where absence means something, while other documents come from an API.
+    pub(super) gone: BTreeSet<String>,
 }
 
 /// A good document.
@@ -57,6 +59,8 @@ struct Form {
     objects: BTreeMap<String, Document>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     routes: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    gone: BTreeSet<String>,
 }
 
 #[derive(Deserialize)]
@@ -67,12 +71,13 @@ struct Versioned {
 impl Applied {
     /// The text to keep; the same for the same content.
     pub fn to_json(&self) -> String {
-        let Self { objects, routes, certificates: _, foreign } = self;
+        let Self { objects, routes, certificates: _, foreign, gone } = self;
         let form = Form {
             version: VERSION,
             foreign: *foreign,
             objects: objects.clone(),
             routes: routes.clone(),
+            gone: gone.clone(),
         };
         serde_json::to_string(&form).unwrap_or_default() // strings and numbers always serialise
     }
@@ -86,12 +91,12 @@ impl Applied {
         if version != VERSION {
             return Err(AppliedError::Version(version));
         }
-        let Form { version: _, foreign, objects, routes } =
+        let Form { version: _, foreign, objects, routes, gone } =
             serde_json::from_str(text).map_err(AppliedError::Damaged)?;
         if let Some(bad) = objects.keys().find(|key| Id::read(key).is_none()) {
             return Err(AppliedError::Name(bad.chars().take(60).collect()));
         }
-        Ok(Self { objects, routes, certificates: BTreeMap::new(), foreign })
+        Ok(Self { objects, routes, certificates: BTreeMap::new(), foreign, gone })
     }
 
     /// The objects in force, as `Kind/name`, with the file that each came from.

@@ -65,6 +65,8 @@ pub(super) struct Object {
     pub(super) root: Node,
     /// `None` when something is wrong with it.
     pub(super) ready: Option<Ready>,
+    /// It is being deleted.
+    pub(super) leaving: bool,
 }
 
 /// What became of a document.
@@ -110,7 +112,8 @@ pub(super) fn sort(
         None => Sorted::Lost,
         Some(id) => {
             let pos = root.locate("metadata.name");
-            Sorted::Object(Box::new(Object { id, path: Rc::clone(path), pos, root, ready }))
+            let path = Rc::clone(path);
+            Sorted::Object(Box::new(Object { id, path, pos, root, ready, leaving: false }))
         }
     }
 }

@@ -12,9 +12,10 @@ use super::node::{Flaw, Pos, meant};
 use super::ports::{self, Claim};
 use super::{Context, form, implied, lower, problem, routes};
 use crate::model::{
-    Balancer, Endpoint, Fleet, FleetName, HOST_LABEL, HostSpec, Port, Problem, Routing, Service,
-    ServiceName,
+    Balancer, Endpoint, Fleet, FleetName, HOST_LABEL, HostSpec, Port, Problem, Removal, Routing,
+    Service, ServiceName,
 };
+use crate::source::Objects as ApiObjects;
 
 /// Rounds in which a service that falls back to its last good document takes ports from another.
 const ROUNDS: usize = 10;
@@ -27,10 +28,13 @@ struct Entry {
     ready: Option<Ready>,
     /// Whether the newest document, if there is one, is not what is in force.
     held: bool,
+    /// Its object is being deleted: nothing of it is wanted any more.
+    leaving: bool,
 }
 
 pub(super) struct Force<'a> {
     ctx: &'a Context<'a>,
+    api: Option<&'a ApiObjects>,
     entries: BTreeMap<Id, Entry>,
     pub(super) problems: Vec<Problem>,
 }
@@ -44,30 +48,49 @@ pub(super) struct InForce {
     pub(super) problems: Vec<Problem>,
     pub(super) objects: BTreeMap<String, Document>,
     pub(super) routes: BTreeMap<String, String>,
+    pub(super) removal: Removal,
+    pub(super) gone: BTreeSet<String>,
 }
 
 impl<'a> Force<'a> {
     /// Puts objects in their places; of two with one name neither counts.
-    pub(super) fn new(ctx: &'a Context<'a>, objects: Vec<Object>, problems: Vec<Problem>) -> Self {
-        let mut force = Self { ctx, entries: BTreeMap::new(), problems };
+    pub(super) fn new(
+        ctx: &'a Context<'a>,
+        api: Option<&'a ApiObjects>,
+        objects: Vec<Object>,
+        problems: Vec<Problem>,
+    ) -> Self {
+        let mut force = Self { ctx, api, entries: BTreeMap::new(), problems };
         let mut by_id: BTreeMap<Id, Vec<Object>> = BTreeMap::new();
         for object in objects {
             by_id.entry(object.id.clone()).or_default().push(object);
         }
         for (id, mut objects) in by_id {
+            // One that is being deleted leaves what runs to another of its name.
+            let leaving = objects.iter().all(|o| o.leaving);
+            objects.retain(|o| o.leaving == leaving);
             let others = objects.split_off(1);
             let Some(mut first) = objects.pop() else { continue };
+            if leaving {
+                let ready = first.ready.take().or_else(|| force.last_good(&id)).map(emptied);
+                let entry = Entry { object: Some(first), ready, held: false, leaving };
+                force.entries.insert(id, entry);
+                continue;
+            }
             for other in &others {
+                let hint = "rename or remove one; until then neither counts";
                 let message =
                     format!("defined a second time: first at {}", place(&first.path, first.pos));
-                let flaw = Flaw::new(other.pos, message)
-                    .hint("rename or remove one; until then neither counts");
+                let flaw = Flaw::new(other.pos, message).hint(hint);
                 force.problems.push(problem(&other.path, Some(&id), flaw));
+                let message = format!("defined again at {}", place(&other.path, other.pos));
+                let flaw = Flaw::new(first.pos, message).hint(hint);
+                force.problems.push(problem(&first.path, Some(&id), flaw));
             }
             let ready = first.ready.take().filter(|_| others.is_empty());
             let held = ready.is_none();
             let ready = if held { force.last_good(&id) } else { ready };
-            force.entries.insert(id, Entry { object: Some(first), ready, held });
+            force.entries.insert(id, Entry { object: Some(first), ready, held, leaving });
         }
         force
     }
@@ -78,7 +101,7 @@ impl<'a> Force<'a> {
             let Some(id) = Id::read(key) else { continue };
             if is_lost(&document.path) && !self.entries.contains_key(&id) {
                 let ready = self.last_good(&id);
-                self.entries.insert(id, Entry { object: None, ready, held: true });
+                self.entries.insert(id, Entry::absent(ready));
             }
         }
     }
@@ -102,7 +125,7 @@ impl<'a> Force<'a> {
 
     fn hold(&mut self, id: &Id) {
         let ready = self.last_good(id);
-        if let Some(entry) = self.entries.get_mut(id) {
+        if let Some(entry) = self.entries.get_mut(id).filter(|e| !e.leaving) {
             entry.held = true;
             entry.ready = ready;
         }
@@ -154,7 +177,8 @@ impl<'a> Force<'a> {
         self.part_names();
         let default = self.default_fleet();
         for (id, service, held) in self.services() {
-            if !held && !self.fits(&id, &service, default.as_ref()) {
+            let leaving = self.entries.get(&id).is_some_and(|e| e.leaving);
+            if !held && !leaving && !self.fits(&id, &service, default.as_ref()) {
                 self.hold(&id);
             }
         }
@@ -164,7 +188,7 @@ impl<'a> Force<'a> {
             let implied = service.fleet.as_str() == DEFAULT_FLEET && !self.was_defined(&id);
             if !implied && !self.entries.contains_key(&id) {
                 let ready = self.last_good(&id);
-                self.entries.insert(id, Entry { object: None, ready, held: true });
+                self.entries.insert(id, Entry::absent(ready));
             }
         }
         // Of an emptied source the fleets stay: nothing is removed on the strength of it, and somebody
@@ -180,7 +204,7 @@ impl<'a> Force<'a> {
                 let id = fleet_id(&name);
                 if !self.entries.contains_key(&id) {
                     let ready = self.last_good(&id);
-                    self.entries.insert(id, Entry { object: None, ready, held: true });
+                    self.entries.insert(id, Entry::absent(ready));
                 }
             }
         }
@@ -401,7 +425,42 @@ impl<'a> Force<'a> {
         self.tell(id, &path, message, Some(hint.into()));
     }
 
+    /// Services whose document is gone from a place where that means something: there were documents before, and a
+    /// revision without them.
+    fn gone(&self) -> BTreeSet<String> {
+        let Some(api) = self.api else { return BTreeSet::new() };
+        let previous: &Applied = self.ctx.previous;
+        let files = previous.objects.iter().filter(|(_, d)| !d.path.starts_with(&api.root));
+        let ids = files.filter_map(|(key, _)| Id::read(key)).filter(|id| id.kind != "Fleet");
+        let now: BTreeSet<&str> = self
+            .entries
+            .keys()
+            .filter(|id| id.kind != "Fleet")
+            .map(|id| id.name.as_str())
+            .collect();
+        let all = previous.gone.iter().cloned().chain(ids.map(|id| id.name));
+        all.filter(|name| !now.contains(name.as_str())).collect()
+    }
+
+    /// What goes for want of a document where others come from an API: what a file asked for, and what is implied by
+    /// a document that is there.
+    fn by_absence(&self, gone: &BTreeSet<String>) -> BTreeSet<ServiceName> {
+        let mut names: BTreeSet<ServiceName> =
+            gone.iter().filter_map(|name| ServiceName::new(name).ok()).collect();
+        for id in self.entries.keys() {
+            let Ok(name) = ServiceName::new(&id.name) else { continue };
+            match id.kind {
+                "Fleet" => names.extend(implied::consul_names(&name)),
+                "LoadBalancer" => names.extend(implied::mover_name(&name)),
+                _ => {}
+            }
+        }
+        names
+    }
+
     fn finish(self, fleets: BTreeMap<FleetName, Arc<Fleet>>) -> InForce {
+        let gone = self.gone();
+        let only = self.api.map(|_| self.by_absence(&gone));
         let mut out = InForce {
             fleets,
             services: BTreeMap::new(),
@@ -410,6 +469,8 @@ impl<'a> Force<'a> {
             problems: self.problems,
             objects: BTreeMap::new(),
             routes: BTreeMap::new(),
+            removal: Removal { deleted: BTreeSet::new(), only },
+            gone,
         };
         let mut dark = BTreeSet::new();
         let previous: &Applied = self.ctx.previous;
@@ -434,6 +495,12 @@ impl<'a> Force<'a> {
                 continue;
             }
             let Ok(name) = ServiceName::new(&id.name) else { continue };
+            if entry.leaving {
+                out.removal.deleted.insert(name.clone());
+                if id.kind == "LoadBalancer" {
+                    out.removal.deleted.extend(implied::mover_name(&name));
+                }
+            }
             if id.kind == "LoadBalancer" && entry.ready.is_none() && runs {
                 dark.insert(name.clone());
             }
@@ -448,7 +515,7 @@ impl<'a> Force<'a> {
             });
             let service = service.filter(|s| out.fleets.contains_key(&s.fleet));
             // Neither in force nor held would mean: to be removed.
-            if entry.held || service.is_none() {
+            if !entry.leaving && (entry.held || service.is_none()) {
                 out.held.insert(name.clone());
             }
             if let Some(service) = service {
@@ -503,6 +570,28 @@ impl InForce {
         self.routings = resolved.routings;
         self.routes = resolved.routes;
     }
+}
+
+impl Entry {
+    /// One that no document of this revision defines.
+    fn absent(ready: Option<Ready>) -> Self {
+        Self { object: None, ready, held: true, leaving: false }
+    }
+}
+
+/// The same, and nothing of it is wanted any more: its instances leave as it says.
+fn emptied(ready: Ready) -> Ready {
+    let none = |s: &Service| Arc::new(Service { replicas: 0, suspend: false, ..s.clone() });
+    let meaning = match ready.meaning {
+        Meaning::Service(service) => Meaning::Service(none(&service)),
+        Meaning::Balancer(balancer) => Meaning::Balancer(Arc::new(Balancer {
+            service: none(&balancer.service),
+            virtual_ip: None,
+            ..(*balancer).clone()
+        })),
+        Meaning::Fleet(fleet) => Meaning::Fleet(fleet),
+    };
+    Ready { meaning, ..ready }
 }
 
 fn fleet_id(name: &FleetName) -> Id {

@@ -5,6 +5,17 @@ use std::sync::Arc;
 
 use crate::model::{Balancer, Fleet, FleetName, HostSpec, RegistrySpec, Service, ServiceName};
 
+/// What the keepalived of a balancer is called.
+pub(super) fn mover_name(balancer: &ServiceName) -> Option<ServiceName> {
+    ServiceName::new(&format!("{balancer}-vip")).ok()
+}
+
+/// What the servers and the agents of a fleet's own Consul are called.
+pub(super) fn consul_names(fleet: impl std::fmt::Display) -> Vec<ServiceName> {
+    let named = |what: &str| ServiceName::new(&format!("{fleet}-{what}")).ok();
+    ["consul", "consul-agent"].into_iter().filter_map(named).collect()
+}
+
 /// The Consul that a fleet brings along.
 pub(super) fn consul(fleet: &Fleet) -> Vec<Arc<Service>> {
     match &fleet.registry {

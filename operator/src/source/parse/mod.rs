@@ -40,6 +40,7 @@ use document::{Id, Meaning, Sorted};
 use node::{Flaw, Pos};
 
 use crate::model::{Desired, OwnerId, Problem, Revision, Service};
+use crate::source::Objects as ApiObjects;
 
 /// Where a local Docker Engine listens.
 pub const DEFAULT_ENDPOINT: &str = "unix:///var/run/docker.sock";
@@ -114,6 +115,18 @@ pub fn parse(
     skipped: &[(String, String)],
     ctx: &Context<'_>,
 ) -> (Desired, Applied) {
+    parse_objects(revision, files, skipped, None, ctx)
+}
+
+/// The same for files of which some are `api` objects.
+pub fn parse_objects(
+    revision: &str,
+    files: &BTreeMap<String, Vec<u8>>,
+    skipped: &[(String, String)],
+    api: Option<&ApiObjects>,
+    ctx: &Context<'_>,
+) -> (Desired, Applied) {
+    let leaving = |path: &str| api.is_some_and(|api| api.leaving.contains(path));
     let mut objects = Vec::new();
     let mut problems = Vec::new();
     let mut lost: BTreeSet<&str> = BTreeSet::new();
@@ -145,18 +158,26 @@ pub fn parse(
             if !doc.complete {
                 lost.insert(path);
             }
-            let mut tell = |id: Option<&Id>, flaw| problems.push(problem(path, id, flaw));
+            // What is on its way out need not be mended.
+            let mut tell = |id: Option<&Id>, flaw| {
+                if !leaving(path) {
+                    problems.push(problem(path, id, flaw));
+                }
+            };
             match document::sort(doc, &shared, ctx, &mut tell) {
                 Sorted::Empty => documents -= 1,
                 Sorted::Foreign => foreign += 1,
-                Sorted::Object(object) => objects.push(*object),
+                Sorted::Object(mut object) => {
+                    object.leaving = leaving(path);
+                    objects.push(*object);
+                }
                 Sorted::Lost => {
                     lost.insert(path);
                 }
             }
         }
     }
-    let mut force = force::Force::new(ctx, objects, problems);
+    let mut force = force::Force::new(ctx, api, objects, problems);
     force.keep_lost(|path| {
         let inside = |dir: &&str| {
             let dir = dir.trim_end_matches('/');
@@ -167,15 +188,24 @@ pub fn parse(
         lost.contains(path) || skipped.iter().map(|(p, _)| p.as_str()).any(|d| inside(&d))
     });
     let in_force = force.settle();
-    let force::InForce { fleets, services, routings, held, mut problems, objects, routes } =
-        in_force;
+    let force::InForce {
+        fleets,
+        services,
+        routings,
+        held,
+        mut problems,
+        objects,
+        routes,
+        removal,
+        gone,
+    } = in_force;
     problems.sort();
     problems.dedup();
     let revision = Revision(revision.into());
     let all = routings.values().flat_map(|r| &r.listeners).flat_map(|l| &l.certificates);
     let certificates = all.map(|c| (c.name.clone(), c.pem.clone())).collect();
-    let applied = Applied { objects, routes, certificates, foreign };
-    (Desired { revision, fleets, services, routings, held, problems }, applied)
+    let applied = Applied { objects, routes, certificates, foreign, gone };
+    (Desired { revision, fleets, services, routings, held, problems, removal }, applied)
 }
 
 /// Reads a service's stored document ([`Service::document`]) again.

@@ -10,7 +10,7 @@ use super::*;
 
 fn tree(revision: &str) -> Tree {
     let files = BTreeMap::from([("a.yaml".to_owned(), revision.as_bytes().to_vec())]);
-    Tree { revision: revision.into(), describe: None, files, skipped: Vec::new() }
+    Tree { revision: revision.into(), describe: None, files, skipped: Vec::new(), objects: None }
 }
 
 /// When each fetch began, since the start, and what it was told.

@@ -15,6 +15,7 @@ fn store() -> (TempDir, Store) {
 
 fn tree() -> Tree {
     Tree {
+        objects: None,
         revision: "abc".into(),
         describe: Some(TreeMeta {
             author: "Ann".into(),

@@ -337,7 +337,9 @@ fn between_documents() {
         ),
         (
             with(&[("web", "{image: a, fleet: shop}"), ("web", "{image: b, fleet: shop}")]),
-            "a.yaml:13:18: ScalingService web: defined a second time: first at a.yaml:8:18
+            "a.yaml:8:18: ScalingService web: defined again at a.yaml:13:18
+               hint: rename or remove one; until then neither counts
+             a.yaml:13:18: ScalingService web: defined a second time: first at a.yaml:8:18
                hint: rename or remove one; until then neither counts",
         ),
         (

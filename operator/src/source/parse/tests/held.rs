@@ -132,8 +132,10 @@ fn of_two_with_one_name_neither_counts() {
     let desired = story.then("z.yaml", &web("b"), "web (held) image=a");
     assert_eq!(
         render_problems(&desired.problems, "."),
-        "z.yaml:3:18: ScalingService web: defined a second time: first at web.yaml:3:18\n  \
-         hint: rename or remove one; until then neither counts\n1 problem in 1 file\n"
+        "web.yaml:3:18: ScalingService web: defined again at z.yaml:3:18\n  \
+         hint: rename or remove one; until then neither counts\n\
+         z.yaml:3:18: ScalingService web: defined a second time: first at web.yaml:3:18\n  \
+         hint: rename or remove one; until then neither counts\n2 problems in 2 files\n"
     );
     // Where the second is broken as well, nothing changes.
     story.then("z.yaml", &service("{}"), "web (held) image=a");

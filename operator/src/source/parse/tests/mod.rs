@@ -5,6 +5,7 @@ mod bad_fields;
 mod chance;
 mod good;
 mod held;
+mod objects;
 mod traffic;
 mod traffic_held;
 

@@ -1,0 +1,6 @@
+//! The controller: the real binary on a real API server and the real engine, driven by kubectl.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod bad;
+mod rig;
+mod walk;
