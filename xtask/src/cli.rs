@@ -14,7 +14,7 @@ usage: cargo xtask TASK
   demo [--keep]                the main job, shown: commits that scale, roll out and heal real containers,
                                then everything is taken down (--keep leaves it running)
   images [--force]             build the images that tests and examples run, unless they are current
-  image [--dev]                the image of evenkeel itself, tried out (--dev: of the debug build, for a trial)
+  image [--dev]                the image of evenkeel itself, tried out (--dev: of the debug build, as :dev)
   crd [--check]                write what is generated from the API types, or check that it is current
   lint                         format, tidiness, clippy, documentation, generated files, dependencies
   test [FILTER…]               set up what is missing, then run the tests

@@ -72,7 +72,9 @@ pub(crate) fn build(tree: &Tree, dev: bool) -> Result<()> {
     setup::engine(tree)?;
     let program = program(tree, dev)?;
     let base = base()?;
-    let tag = format!("evenkeel/evenkeel:{}", env!("CARGO_PKG_VERSION"));
+    // Not by the version's name: that is for people to use.
+    let version = if dev { "dev" } else { env!("CARGO_PKG_VERSION") };
+    let tag = format!("evenkeel/evenkeel:{version}");
     let work = tree.target().join("image");
     if work.exists() {
         fs::remove_dir_all(&work)?;

@@ -15,6 +15,8 @@ use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use self::flavour::{Flavour, Ports};
 use self::process::{Process, gone, sweep};
 
@@ -82,6 +84,11 @@ impl ApiServer {
         started
     }
 
+    /// Where the programs are, `kubectl` among them.
+    pub fn programs(&self) -> PathBuf {
+        programs()
+    }
+
     /// Where its kubeconfig is, with the token of an administrator.
     pub fn kubeconfig(&self) -> PathBuf {
         self.dir.join("kubeconfig")
@@ -121,6 +128,22 @@ impl ApiServer {
         // One that fails before it has read everything closes the pipe, and says why on its own.
         let _ = child.stdin.take().unwrap().write_all(text.as_bytes());
         child.wait_with_output().unwrap()
+    }
+
+    /// The documents of a text as they would be made, one by one: `--dry-run=client` only reads them, `--dry-run=server`
+    /// asks the server, which fills in its defaults.
+    pub fn items(&self, dry_run: &str, text: &str) -> Vec<Value> {
+        let text = self.feed(&["create", dry_run, "-o", "json", "-f", "-"], text);
+        let mut items = Vec::new();
+        for value in serde_json::Deserializer::from_str(&text).into_iter::<Value>() {
+            match value.unwrap() {
+                mut list if list["kind"] == "List" => {
+                    items.append(list["items"].as_array_mut().unwrap());
+                }
+                one => items.push(one),
+            }
+        }
+        items
     }
 
     /// Makes sure of the custom resource definitions, as a user does, and waits until they are served.

@@ -138,19 +138,7 @@ fn the_api_server_fills_in_the_same_defaults() {
     let cases = cases();
     let good = cases.iter().filter(|c| c.verdict == Verdict::Good);
     let good = joined(good.map(|c| c.text.as_str()));
-    let items = |how: &str| {
-        let text = server.feed(&["create", how, "-o", "json", "-f", "-"], &good);
-        let mut items = Vec::new();
-        for value in serde_json::Deserializer::from_str(&text).into_iter::<Value>() {
-            match value.unwrap() {
-                mut list if list["kind"] == "List" => {
-                    items.append(list["items"].as_array_mut().unwrap());
-                }
-                one => items.push(one),
-            }
-        }
-        items
-    };
+    let items = |dry_run: &str| server.items(dry_run, &good);
     let (written, served) = (items("--dry-run=client"), items("--dry-run=server"));
     assert!(written.len() > 40 && written.len() == served.len(), "{}", written.len());
     for (written, served) in written.iter().zip(&served) {

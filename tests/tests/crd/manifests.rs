@@ -23,17 +23,7 @@ fn path(of: &str) -> String {
 /// What kustomize makes of a directory, as the API server would be told.
 fn built(server: &ApiServer, of: &str) -> Vec<Value> {
     let text = server.run(&["kustomize", &path(of)]);
-    let text = server.feed(&["create", "--dry-run=client", "-o", "json", "-f", "-"], &text);
-    let mut items = Vec::new();
-    for value in serde_json::Deserializer::from_str(&text).into_iter::<Value>() {
-        match value.unwrap() {
-            mut list if list["kind"] == "List" => {
-                items.append(list["items"].as_array_mut().unwrap());
-            }
-            one => items.push(one),
-        }
-    }
-    items
+    server.items("--dry-run=client", &text)
 }
 
 /// Through the type and back: what the type does not know would be gone.
