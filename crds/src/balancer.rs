@@ -4,7 +4,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::schema::{self, exactly_one, rule};
+use crate::schema::{self, exactly_one, requires, rule};
 use crate::{DEFAULT_FLEET, LoadBalancerStatus, Placement, SecretKeyRef, text};
 
 /// What a user wants of a load balancer.
@@ -84,12 +84,21 @@ use crate::{DEFAULT_FLEET, LoadBalancerStatus, Placement, SecretKeyRef, text};
         "the instances on one host would publish ports beyond 65535: lower publish or maxPerHost",
     ),
     transform = rule(
-        "!has(self.provider.haproxy) || self.listeners.all(l, l.port != 9099)",
+        "!has(self.provider.haproxy) || has(self.provider.haproxy.external) || \
+         self.listeners.all(l, l.port != 9099)",
         "9099 is the port inside the container where HAProxy is spoken to",
     ),
     transform = rule(
-        "!has(self.provider.nginx) || self.listeners.all(l, l.port != 10901)",
+        "!has(self.provider.nginx) || has(self.provider.nginx.external) || \
+         self.listeners.all(l, l.port != 10901)",
         "10901 is the port inside the container where nginx is spoken to",
+    ),
+    transform = rule(
+        "!((has(self.provider.haproxy) && has(self.provider.haproxy.external)) \
+         || (has(self.provider.nginx) && has(self.provider.nginx.external))) \
+         || (self.replicas == 1 && !has(self.accessLog) && !has(self.virtualIp) && !has(self.networks) \
+         && self.listeners.all(l, !has(l.publish)))",
+        "nothing is started for external balancers: leave replicas, accessLog, virtualIp, networks and publish out",
     ),
 )]
 pub struct LoadBalancerSpec {
@@ -172,12 +181,17 @@ pub struct HaproxyProvider {
     #[serde(default = "haproxy_image")]
     #[schemars(schema_with = "text::image")]
     pub image: String,
+    /// HAProxies that run already, on the machine of the agent: nothing is started, and each is told the same.
+    /// Without any, `replicas` containers are run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    pub external: Vec<ExternalHaproxy>,
     /// Configuration of your own, for what the API does not say.
     #[serde(default, skip_serializing_if = "Fragments::is_empty")]
     pub fragments: Fragments,
 }
 
-fn haproxy_image() -> String {
+pub(crate) fn haproxy_image() -> String {
     "haproxy:3.2".to_owned()
 }
 
@@ -189,9 +203,91 @@ pub struct NginxProvider {
     #[serde(default = "nginx_image")]
     #[schemars(schema_with = "text::image")]
     pub image: String,
+    /// nginxes that run already, on the machine of the agent: nothing is started, and each is told the same.
+    /// Without any, `replicas` containers are run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    pub external: Vec<ExternalNginx>,
     /// Configuration of your own, for what the API does not say.
     #[serde(default, skip_serializing_if = "Fragments::is_empty")]
     pub fragments: Fragments,
+}
+
+/// A HAProxy that runs already. With a file of its own evenkeel says where its traffic goes; without one it only sets the
+/// servers of backends that somebody else has configured: `backend <service>.<port>` with servers `<service>_1`,
+/// `<service>_2` and so on, as many as there are ever to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(
+    transform = requires("configFile", "reload"),
+    transform = requires("reload", "configFile"),
+    transform = requires("configFile", "check"),
+    transform = requires("check", "configFile"),
+)]
+pub struct ExternalHaproxy {
+    /// Its runtime socket at `level admin`: an absolute path, or `host:port`.
+    #[schemars(schema_with = "text::socket")]
+    pub runtime_socket: String,
+    /// The file that evenkeel writes; HAProxy reads it by a `-f` of its own, after all others. Where it does not exist or is
+    /// empty it becomes evenkeel's; a file of anybody else is never written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "text::own_file")]
+    pub config_file: Option<String>,
+    /// Tries a configuration: the command and its arguments, without a shell, with `{candidate}` in the place of
+    /// `configFile`, such as `[haproxy, -c, -f, /etc/haproxy/haproxy.cfg, -f, "{candidate}"]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "text::own_command")]
+    pub check: Vec<String>,
+    /// Has HAProxy read its configuration again: the command and its arguments, without a shell, such as
+    /// `[systemctl, reload, haproxy]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "text::own_command")]
+    pub reload: Vec<String>,
+}
+
+/// An nginx that runs already.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExternalNginx {
+    /// The file that evenkeel writes; nginx includes it in its `http` block. Where it does not exist or is empty it becomes
+    /// evenkeel's; a file of anybody else is never written.
+    #[schemars(schema_with = "text::own_file")]
+    pub config_file: String,
+    /// Tries the configuration, with the new file in its place: the command and its arguments, without a shell.
+    /// Default: `[nginx, -t]`.
+    #[serde(default = "nginx_check")]
+    #[schemars(schema_with = "text::own_command")]
+    pub check: Vec<String>,
+    /// Has nginx read its configuration again: the command and its arguments, without a shell.
+    /// Default: `[nginx, -s, reload]`.
+    #[serde(default = "nginx_reload")]
+    #[schemars(schema_with = "text::own_command")]
+    pub reload: Vec<String>,
+    /// Where nginx answers what it has in force, and only the agent's machine should reach it: `host:port`.
+    /// Default: `127.0.0.1:10901`.
+    #[serde(default = "nginx_status")]
+    #[schemars(schema_with = "text::host_port")]
+    pub status: String,
+}
+
+fn nginx_check() -> Vec<String> {
+    ["nginx", "-t"].map(str::to_owned).to_vec()
+}
+
+fn nginx_reload() -> Vec<String> {
+    ["nginx", "-s", "reload"].map(str::to_owned).to_vec()
+}
+
+fn nginx_status() -> String {
+    "127.0.0.1:10901".to_owned()
+}
+
+impl BalancerProvider {
+    /// How many balancers that run already there are.
+    pub fn external(&self) -> usize {
+        let haproxy = self.haproxy.as_ref().map_or(0, |p| p.external.len());
+        haproxy + self.nginx.as_ref().map_or(0, |p| p.external.len())
+    }
 }
 
 /// Lines that are added to the balancer's configuration as they are. Each is tried by the balancer's own check
@@ -223,7 +319,7 @@ impl Fragments {
     }
 }
 
-fn nginx_image() -> String {
+pub(crate) fn nginx_image() -> String {
     "nginx:1.28".to_owned()
 }
 

@@ -4,9 +4,10 @@
 
 use std::collections::BTreeSet;
 
+use crate::balancer::{haproxy_image, nginx_image};
 use crate::{
-    DockerHost, EnvVar, FleetSpec, ListenerProtocol, LoadBalancerSpec, PortRef, ScalingServiceSpec,
-    VolumeMount,
+    DockerHost, EnvVar, FleetSpec, HaproxyProvider, ListenerProtocol, LoadBalancerSpec, Placement,
+    PortRef, ScalingServiceSpec, VolumeMount,
 };
 
 /// Two fields of a document that contradict each other.
@@ -44,7 +45,101 @@ impl LoadBalancerSpec {
         let published = self.listeners.iter().enumerate();
         let published = published.filter_map(|(index, l)| Some((index, l.publish?)));
         conflicts.extend(duplicates_at(at, "publish", published));
+        if self.provider.external() > 0 {
+            self.run_already(&mut conflicts);
+        }
         conflicts
+    }
+
+    /// What makes no sense where nothing is started.
+    fn run_already(&self, conflicts: &mut Vec<Conflict>) {
+        let Self {
+            provider, replicas, listeners, access_log, virtual_ip, networks, placement, ..
+        } = self;
+        let mut refuse = |path: &str, message: &str| conflicts.push(at(path, message.to_owned()));
+        let haproxy = provider.haproxy.as_ref();
+        let nginx = provider.nginx.as_ref();
+        if *replicas != 1 {
+            refuse(
+                "spec.replicas",
+                "nothing is started for external balancers: leave replicas out",
+            );
+        }
+        if haproxy.is_some_and(|p| p.image != haproxy_image()) {
+            refuse(
+                "spec.provider.haproxy.image",
+                "external balancers run already: leave image out",
+            );
+        }
+        if nginx.is_some_and(|p| p.image != nginx_image()) {
+            refuse("spec.provider.nginx.image", "external balancers run already: leave image out");
+        }
+        let fragments = haproxy.map(|p| &p.fragments).or_else(|| nginx.map(|p| &p.fragments));
+        if fragments.is_some_and(|f| f.global.is_some()) {
+            let kind = if haproxy.is_some() { "haproxy" } else { "nginx" };
+            let path = format!("spec.provider.{kind}.fragments.global");
+            refuse(
+                &path,
+                "how an external balancer runs is in its own configuration: write it there",
+            );
+        }
+        for (index, listener) in listeners.iter().enumerate() {
+            if listener.publish.is_some() {
+                let path = format!("spec.listeners[{index}].publish");
+                refuse(&path, "an external balancer listens on port itself: leave publish out");
+            }
+            if nginx.is_some() && listener.protocol == ListenerProtocol::Tcp {
+                let path = format!("spec.listeners[{index}].protocol");
+                let message =
+                    "an external nginx includes its file in http, where no tcp listener can be";
+                refuse(&path, message);
+            }
+        }
+        for (given, path) in [
+            (access_log.is_some(), "spec.accessLog"),
+            (virtual_ip.is_some(), "spec.virtualIp"),
+            (!networks.is_empty(), "spec.networks"),
+            (*placement != Placement::default(), "spec.placement"),
+        ] {
+            if given {
+                refuse(path, "external balancers run where they run: leave it out");
+            }
+        }
+        let needs = |p: &HaproxyProvider| {
+            p.external
+                .iter()
+                .map(|e| (e.check.clone(), e.config_file.is_some()))
+                .collect::<Vec<_>>()
+        };
+        for (index, (check, file)) in haproxy.map(needs).unwrap_or_default().iter().enumerate() {
+            if *file && !check.iter().any(|arg| arg.contains("{candidate}")) {
+                let path = format!("spec.provider.haproxy.external[{index}].check");
+                refuse(
+                    &path,
+                    "check tries the file in force: write {candidate} where it names configFile",
+                );
+            }
+        }
+        let (sockets, files): (Vec<_>, Vec<_>) = match (haproxy, nginx) {
+            (Some(p), _) => p
+                .external
+                .iter()
+                .enumerate()
+                .map(|(i, e)| ((i, &e.runtime_socket), e.config_file.as_ref().map(|f| (i, f))))
+                .unzip(),
+            (None, Some(p)) => p
+                .external
+                .iter()
+                .enumerate()
+                .map(|(i, e)| ((i, &e.status), Some((i, &e.config_file))))
+                .unzip(),
+            (None, None) => return,
+        };
+        let (kind, socket) =
+            if haproxy.is_some() { ("haproxy", "runtimeSocket") } else { ("nginx", "status") };
+        let list = format!("spec.provider.{kind}.external");
+        conflicts.extend(duplicates_at(&list, socket, sockets.into_iter()));
+        conflicts.extend(duplicates_at(&list, "configFile", files.into_iter().flatten()));
     }
 }
 

@@ -34,8 +34,8 @@ mod status;
 mod text;
 
 pub use balancer::{
-    AccessLog, BalancerProvider, Fragments, HaproxyProvider, Listener, ListenerProtocol,
-    LoadBalancer, LoadBalancerSpec, NginxProvider, VirtualIp,
+    AccessLog, BalancerProvider, ExternalHaproxy, ExternalNginx, Fragments, HaproxyProvider,
+    Listener, ListenerProtocol, LoadBalancer, LoadBalancerSpec, NginxProvider, VirtualIp,
 };
 pub use conflict::Conflict;
 pub use fleet::{

@@ -110,6 +110,15 @@ text_forms! {
     /// A network interface.
     interface = "^[^\\s/:]+$", 15,
         "expected a network interface such as \"eth0\"";
+    /// Where a program on the same machine is spoken with.
+    socket = "^(/[A-Za-z0-9._/-]*[A-Za-z0-9_-]|[A-Za-z0-9.-]+:[0-9]{1,5}|\\[[0-9A-Fa-f:.]+\\]:[0-9]{1,5})$", 253,
+        "expected an absolute path such as \"/run/haproxy/admin.sock\" or an address such as \"127.0.0.1:9999\"";
+    /// An address with its port.
+    host_port = "^([A-Za-z0-9.-]+|\\[[0-9A-Fa-f:.]+\\]):[0-9]{1,5}$", 253,
+        "expected an address such as \"127.0.0.1:10901\"";
+    /// An absolute path of a file that the agent writes and that a balancer's configuration can name.
+    own_file = "^/[A-Za-z0-9._/-]*[A-Za-z0-9_-]$", 200,
+        "expected the absolute path of a file such as \"/etc/nginx/conf.d/evenkeel.conf\"";
     /// A user's name.
     username = "^[^\\s:]+$", 255,
         "expected a user name without ':' or spaces";
@@ -161,6 +170,16 @@ pub(crate) fn program(generator: &mut SchemaGenerator) -> Schema {
     let mut schema = words(generator);
     schema.insert("minItems".to_owned(), 1.into());
     schema
+}
+
+/// A command that the agent runs on its own machine.
+pub(crate) fn own_command(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "items": {"type": "string", "maxLength": 1024},
+        "minItems": 1,
+        "maxItems": 50,
+    })
 }
 
 /// Host labels.

@@ -250,3 +250,53 @@ fn the_contradictions_of_fleets_and_balancers_are_found() {
         ["spec.listeners[1].name", "spec.listeners[1].port", "spec.listeners[1].publish"]
     );
 }
+
+#[test]
+fn what_makes_no_sense_for_balancers_that_run_already_is_refused() {
+    let paths = |spec: serde_json::Value| {
+        let document = json!({"apiVersion": "evenkeel.dev/v1alpha1", "kind": "LoadBalancer", "metadata": {"name": "edge"}, "spec": spec});
+        let balancer: LoadBalancer = serde_json::from_value(document).unwrap();
+        balancer.spec.conflicts().into_iter().map(|c| c.path).collect::<Vec<_>>()
+    };
+    let external = json!([
+        {"runtimeSocket": "/s", "configFile": "/a.cfg", "check": ["haproxy", "-c", "-f", "{candidate}"], "reload": ["true"]},
+        {"runtimeSocket": "127.0.0.1:9999"},
+    ]);
+    let listeners = json!([{"name": "http", "port": 80}]);
+    let good = json!({"provider": {"haproxy": {"external": external}}, "listeners": listeners});
+    assert_eq!(paths(good.clone()), [""; 0]);
+    let mut all = good.clone();
+    all["replicas"] = json!(3);
+    all["provider"]["haproxy"]["image"] = json!("haproxy:2.8");
+    all["provider"]["haproxy"]["fragments"] = json!({"global": "maxconn 5"});
+    all["listeners"][0]["publish"] = json!(8080);
+    all["accessLog"] = json!({"volume": "v"});
+    all["virtualIp"] = json!({"address": "10.0.0.1/24", "interface": "eth0", "routerId": 1});
+    all["networks"] = json!(["n"]);
+    all["placement"] = json!({"maxPerHost": 1});
+    assert_eq!(
+        paths(all),
+        [
+            "spec.replicas",
+            "spec.provider.haproxy.image",
+            "spec.provider.haproxy.fragments.global",
+            "spec.listeners[0].publish",
+            "spec.accessLog",
+            "spec.virtualIp",
+            "spec.networks",
+            "spec.placement",
+        ]
+    );
+    let mut twice = good;
+    twice["provider"]["haproxy"]["external"][1] = external[0].clone();
+    twice["provider"]["haproxy"]["external"][1]["check"] = json!(["haproxy", "-c", "-f", "/a.cfg"]);
+    let at = "spec.provider.haproxy.external[1]";
+    assert_eq!(
+        paths(twice),
+        [format!("{at}.check"), format!("{at}.runtimeSocket"), format!("{at}.configFile")]
+    );
+    let tcp = json!([{"name": "db", "port": 5432, "protocol": "tcp"}]);
+    let nginx =
+        json!({"provider": {"nginx": {"external": [{"configFile": "/a.conf"}]}}, "listeners": tcp});
+    assert_eq!(paths(nginx), ["spec.listeners[0].protocol"]);
+}

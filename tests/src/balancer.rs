@@ -10,7 +10,7 @@ use bollard::query_parameters::{CreateContainerOptionsBuilder, UploadToContainer
 use evenkeel::backend::docker::archive;
 use evenkeel::bell::Doorbell;
 use evenkeel::clock::Clock;
-use evenkeel::edge::{Boot, Container, Link, ViewCell};
+use evenkeel::edge::{At, Boot, Container, Link, ViewCell};
 use evenkeel::model::{
     Balance, BalancerKind, BalancerView, Fragments, InstanceId, Listener, ListenerProtocol, Pool,
     PoolName, Probe, ProbeKind, Route, Routing, Seen, Server, ServerState, ServerView, ServiceName,
@@ -56,6 +56,7 @@ pub fn nothing(kind: BalancerKind) -> Table {
         fragments: Fragments::default(),
         access_log: false,
         drain: Duration::from_secs(10),
+        external: vec![],
     };
     Table { routing: Arc::new(routing), servers: BTreeMap::new(), complete: true, held: false }
 }
@@ -157,7 +158,7 @@ impl Balancer {
         self.orders = orders;
         self.view = never();
         self.driver.spawn(drive(Link {
-            container: Arc::clone(&self.container),
+            at: At::Container(Arc::clone(&self.container)),
             orders: received,
             view: self.view.clone(),
             clock: Clock::real(),

@@ -10,6 +10,7 @@
 pub mod agent;
 pub mod balancer;
 pub mod conformance;
+pub mod consul;
 pub mod container;
 pub mod docker;
 pub mod hosts;

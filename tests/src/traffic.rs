@@ -56,6 +56,8 @@ pub struct Front {
     pub network: String,
     /// The host port of the first.
     pub publish: u16,
+    /// More lines of the spec.
+    pub more: String,
 }
 
 impl Front {
@@ -68,7 +70,14 @@ impl Front {
             replicas,
             network: bed.name("net"),
             publish: free_ports(u16::try_from(replicas).unwrap()),
+            more: String::new(),
         }
+    }
+
+    /// The same with more lines of spec.
+    #[must_use]
+    pub fn more(&self, line: &str) -> Self {
+        Self { more: format!("{}  {line}\n", self.more), ..self.clone() }
     }
 
     /// Where its instances are asked, by slot.
@@ -105,7 +114,7 @@ impl Front {
 
 impl fmt::Display for Front {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, provider, image, replicas, network, publish } = self;
+        let Self { name, provider, image, replicas, network, publish, more } = self;
         write!(
             f,
             "apiVersion: evenkeel.dev/v1alpha1
@@ -116,13 +125,13 @@ spec:
   replicas: {replicas}
   networks: [{network}]
   listeners: [{{name: http, port: 80, publish: {publish}}}]
-"
+{more}"
         )
     }
 }
 
 /// The first of so many ports in a row that nothing listens on.
-fn free_ports(count: u16) -> u16 {
+pub fn free_ports(count: u16) -> u16 {
     let mine = (std::process::id() + serial() * 37) % 90;
     let free = |port: &u16| std::net::TcpListener::bind(("0.0.0.0", *port)).is_ok();
     let all = (0..90).map(|n| 18_000 + u16::try_from((mine + n) % 90).unwrap() * 10);
@@ -181,7 +190,8 @@ pub struct Show {
     pub web: Service,
     /// Requests that a stage has at least.
     pub least: usize,
-    commit: String,
+    /// The newest commit.
+    pub commit: String,
     tag: Option<Tag>,
 }
 
@@ -191,6 +201,43 @@ struct Tag(String);
 impl Drop for Tag {
     fn drop(&mut self) {
         let _ = Command::new("docker").args(["rmi", "--force", &self.0]).output();
+    }
+}
+
+/// The same before anybody asks.
+pub struct Quiet {
+    /// The agent, which ends before its directory does.
+    pub agent: Agent,
+    /// The installation.
+    pub bed: Bed,
+    /// The balancers.
+    pub front: Front,
+    /// The service.
+    pub web: Service,
+    /// The newest commit.
+    pub commit: String,
+}
+
+impl Quiet {
+    /// Everything runs, with whatever else was written to the repository.
+    pub async fn begin(bed: Bed, front: Front, web: Service) -> Self {
+        bed.repo.write("edge.yaml", front.to_string());
+        let commit = bed.repo.put(&web);
+        fs::write(bed.dir().join("secret"), SECRET).unwrap();
+        let mut agent = agent(&bed);
+        agent.settled(&front.service(&bed), &commit).await;
+        agent.settled(&web, &commit).await;
+        Self { agent, bed, front, web, commit }
+    }
+
+    /// Begins to ask `rate` times a second.
+    pub async fn ask(self, rate: u32, slow: u32, least: usize) -> Show {
+        let Self { agent, bed, front, web, commit } = self;
+        let at = front.addresses(&bed).await.into_values().collect();
+        let workers = (rate / 25).max(4) + 2 * rate * slow / 1000;
+        let plan = Plan { at, host: HOST.into(), path: "/".into(), rate, workers };
+        let load = Load::start(plan);
+        Show { load, agent, bed, front, web, least, commit, tag: None }
     }
 }
 
@@ -208,17 +255,7 @@ impl Show {
         let web = bed.service("web", 4).rollout("maxSurge: 2, progressDeadline: 8s");
         // Some requests are always under way.
         let web = front.routed(&web.env("TOY_SLOW", &format!("{slow}ms")), HOST, "/");
-        bed.repo.write("edge.yaml", front.to_string());
-        let commit = bed.repo.put(&web);
-        fs::write(bed.dir().join("secret"), SECRET).unwrap();
-        let mut agent = agent(&bed);
-        agent.settled(&front.service(&bed), &commit).await;
-        agent.settled(&web, &commit).await;
-        let at = front.addresses(&bed).await.into_values().collect();
-        let workers = (rate / 25).max(4) + 2 * rate * slow / 1000;
-        let plan = Plan { at, host: HOST.into(), path: "/".into(), rate, workers };
-        let load = Load::start(plan);
-        Self { bed, front, web, agent, load, least, commit, tag: None }
+        Quiet::begin(bed, front, web).await.ask(rate, slow, least).await
     }
 
     /// Commits the service and the balancers as they are now asked for.
@@ -251,6 +288,13 @@ impl Show {
         Stage::end(&self.load, what, begun, self.least).await
     }
 
+    /// Whatever `act` does, and what becomes of the requests meanwhile.
+    pub async fn stage(&mut self, what: &str, act: impl AsyncFnOnce(&mut Self)) -> Stage {
+        let begun = self.begin_stage().await;
+        act(self).await;
+        self.end_stage(what, begun).await
+    }
+
     /// Waits until there are this many.
     pub async fn settle_at(&mut self, replicas: u32) {
         self.web = self.web.replicas(replicas);
@@ -260,13 +304,14 @@ impl Show {
 
     /// To each of these numbers, one after the other.
     pub async fn scale(&mut self, to: &[u32]) -> Stage {
-        let mut what = format!("scale {}", self.web.replicas);
-        let begun = self.begin_stage().await;
-        for replicas in to {
-            self.settle_at(*replicas).await;
-            what = format!("{what} to {replicas}");
-        }
-        self.end_stage(&what, begun).await
+        let numbers = to.iter().map(|n| format!(" to {n}")).collect::<String>();
+        let what = format!("scale {}{numbers}", self.web.replicas);
+        let each = async |show: &mut Self| {
+            for replicas in to {
+                show.settle_at(*replicas).await;
+            }
+        };
+        self.stage(&what, each).await
     }
 
     /// Another image.

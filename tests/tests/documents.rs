@@ -45,7 +45,7 @@ const DOCUMENTS: [&str; 10] = [
 const KUBERNETES: &str = "docs/walkthroughs/kubernetes.md";
 
 /// Commands that something else runs, or that need what only the reader has.
-const ACCOUNTED: [(&str, &str); 23] = [
+const ACCOUNTED: [(&str, &str); 27] = [
     ("cargo xtask demo", "the demo is what CI shows"),
     ("cargo xtask test", "it runs this test"),
     ("cargo xtask images", "`cargo xtask test` begins with it"),
@@ -65,7 +65,14 @@ const ACCOUNTED: [(&str, &str); 23] = [
         "curl --silent --header 'Host: admin.example' http://127.0.0.1:8183/",
         "the same, by host name",
     ),
-    ("docker kill server_1 server_4", "tests/tests/agent/heal.rs removes one"),
+    ("git init --quiet one-host", "tests/tests/agent/walkthrough.rs commits the same"),
+    ("git -C one-host add --all", "the same"),
+    ("git -C one-host commit --quiet --message 'The shop'", "the same"),
+    (
+        "curl --silent http://127.0.0.1:8501/v1/catalog/service/server | grep -o '\"ServiceID\":\"[^\"]*\"'",
+        "tests/tests/agent/walkthrough.rs asks Consul",
+    ),
+    ("docker kill server_1 server_4 shop-consul_3", "tests/tests/agent/walkthrough.rs kills them"),
     (
         "docker run --rm --volume haproxy-logs:/logs evenkeel/balancers:1 sh -c 'tail -qn 1 /logs/*.log'",
         "needs the containers of the walk-through",
@@ -293,6 +300,7 @@ fn desired(files: &[(&str, &str)]) -> Desired {
         describe: None,
         files: files.collect(),
         skipped: Vec::new(),
+        objects: None,
     };
     of_tree(&tree)
 }

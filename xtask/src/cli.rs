@@ -11,8 +11,8 @@ const CASES: u32 = 10_000;
 pub(crate) const USAGE: &str = "\
 usage: cargo xtask TASK
 
-  demo [--keep]                the main job, shown: commits that scale, roll out and heal real containers,
-                               then everything is taken down (--keep leaves it running)
+  demo [--keep]                the main job, shown: commits that scale, roll out and heal balancers, servers and Consul
+                               under load, then everything is taken down (--keep leaves it running)
   images [--force]             build the images that tests and examples run, unless they are current
   image [--dev]                the image of evenkeel itself, tried out (--dev: of the debug build, as :dev)
   crd [--check]                write what is generated from the API types, or check that it is current

@@ -21,7 +21,12 @@ pub(crate) struct Answer {
 }
 
 pub(crate) fn get(to: SocketAddr, path: &str) -> Result<Answer> {
-    ask(to, &format!("GET {path} HTTP/1.0\r\nHost: {to}\r\n\r\n"))
+    get_of(to, &to.to_string(), path)
+}
+
+/// Asks for another host name than where it is.
+pub(crate) fn get_of(to: SocketAddr, host: &str, path: &str) -> Result<Answer> {
+    ask(to, &format!("GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n"))
 }
 
 /// Posts nothing, with a header.

@@ -113,12 +113,10 @@ pub(crate) fn build(tree: &Tree, dev: bool) -> Result<()> {
 }
 
 fn program(tree: &Tree, dev: bool) -> Result<PathBuf> {
-    let profile = if dev { "dev" } else { "release" };
-    cargo()
-        .args(["build", "--locked", "--package", "evenkeel", "--bin", "evenkeel"])
-        .args(["--profile", profile])
-        .within(tree.root())
-        .go()?;
+    // The whole workspace's features for the debug build: with those the tests have built it already.
+    let what =
+        if dev { ["--workspace", "--profile=dev"] } else { ["--package=evenkeel", "--release"] };
+    cargo().args(["build", "--locked", "--bin", "evenkeel"]).args(what).within(tree.root()).go()?;
     Ok(tree.target().join(if dev { "debug" } else { "release" }).join("evenkeel"))
 }
 

@@ -299,8 +299,12 @@ pub fn render(
             stop_signal: service.termination.signal.clone(),
         };
         let container = rendered(&owner, &service.fleet, &start);
-        all.insert(start.name.to_string(), serde_json::to_value(container).unwrap_or_default());
-        if let Some(routing) = desired.routings.get(&service.name) {
+        let routing = desired.routings.get(&service.name);
+        if routing.is_none_or(|r| r.external.is_empty()) {
+            let container = serde_json::to_value(container).unwrap_or_default();
+            all.insert(start.name.to_string(), container);
+        }
+        if let Some(routing) = routing {
             let edge::Preview { file, text, problem } = edge::preview(routing);
             let _ = write!(pages, "\n# {file} of {}\n", service.name);
             if let Some(problem) = problem {

@@ -61,7 +61,8 @@ struct Running {
 impl FleetEdge {
     /// Nothing is driven yet; `bell` rings at every change of a view.
     pub fn new(owner: OwnerId, fleet: FleetName, find: Find, bell: Doorbell, clock: Clock) -> Self {
-        let balancers = Balancers::new(find, bell.clone(), clock.clone());
+        let balancers =
+            Balancers::new(owner.clone(), fleet.clone(), find, bell.clone(), clock.clone());
         Self { owner, fleet, bell, clock, balancers, registry: Mutex::default() }
     }
 

@@ -11,6 +11,7 @@ pub mod container;
 pub mod fleet;
 pub mod haproxy;
 pub mod keepalived;
+pub mod machine;
 pub mod nginx;
 
 use std::collections::BTreeMap;
@@ -19,11 +20,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 pub use self::container::{Boot, Container, Conversation, Output};
+pub use self::machine::Machine;
 use crate::bell::Doorbell;
 use crate::clock::Clock;
 pub use crate::model::File;
 use crate::model::{
-    BalancerKind, BalancerView, InstanceId, Order, Registrations, RegistryView, Routing, Table,
+    BalancerId, BalancerKind, BalancerView, Order, Registrations, RegistryView, Routing, Table,
 };
 
 /// Drives the running balancers of one fleet.
@@ -32,12 +34,12 @@ use crate::model::{
 /// force, less the routes that are at fault. What cannot be reached keeps what it has. The bell rings at every change
 /// of a view.
 pub trait LoadBalancer: Send + Sync {
-    /// Says what each running balancer, by its container, should do from now on; one that is left out is let go.
+    /// Says what each running balancer should do from now on; one that is left out is let go.
     /// Cheap when nothing changed. Never waits.
-    fn publish(&self, orders: BTreeMap<InstanceId, Order>);
+    fn publish(&self, orders: BTreeMap<BalancerId, Order>);
 
     /// What each has in force, from memory: never waits, never fails.
-    fn views(&self) -> BTreeMap<InstanceId, Arc<BalancerView>>;
+    fn views(&self) -> BTreeMap<BalancerId, Arc<BalancerView>>;
 }
 
 /// Drives the registry of one fleet.
@@ -97,10 +99,19 @@ pub fn unfit(kind: BalancerKind, host: Option<&str>, path: &str) -> Option<Strin
     }
 }
 
+/// Where a balancer runs.
+#[derive(Clone)]
+pub enum At {
+    /// In a container of ours, all of which is ours.
+    Container(Arc<dyn Container>),
+    /// On this machine, run by somebody else.
+    Machine(Arc<Machine>),
+}
+
 /// What a driver of one balancer works with.
 pub struct Link {
-    /// The balancer's container.
-    pub container: Arc<dyn Container>,
+    /// Where the balancer runs.
+    pub at: At,
     /// What it should do; the driver ends when the sender is gone.
     pub orders: watch::Receiver<Arc<Table>>,
     /// Where the driver tells what is in force.

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::host::SimHost;
 use crate::model::{
-    BalancerView, Edges, HostName, InstanceId, PoolName, Seen, ServerState, ServerView, State,
-    Table, Target, Time,
+    BalancerId, BalancerView, Edges, HostName, PoolName, Seen, ServerState, ServerView, State,
+    Table, Target, Time, Whereabouts,
 };
 
 /// How long a balancer takes to follow an order.
@@ -18,11 +18,11 @@ const CHECKED: Duration = Duration::from_millis(300);
 /// Connections that a server has when it begins to drain; one ends each second.
 const SESSIONS: u32 = 3;
 
-/// Every simulated balancer, by its container.
+/// Every simulated balancer.
 #[derive(Debug, Clone, Default)]
 pub struct Balancers {
     /// As they are, whether the agent can ask them or not.
-    pub all: BTreeMap<InstanceId, SimBalancer>,
+    pub all: BTreeMap<BalancerId, SimBalancer>,
 }
 
 /// One simulated balancer.
@@ -34,7 +34,8 @@ pub struct SimBalancer {
     pub listening: bool,
     /// It does not answer the agent, and does not hear it.
     pub mute: bool,
-    host: HostName,
+    /// `None`: it runs whatever happens to hosts.
+    host: Option<HostName>,
     order: Option<(Arc<Table>, Time)>,
     view: BalancerView,
 }
@@ -77,7 +78,7 @@ impl SimServer {
 }
 
 impl Balancers {
-    pub(super) fn views(&self) -> BTreeMap<InstanceId, Arc<BalancerView>> {
+    pub(super) fn views(&self) -> BTreeMap<BalancerId, Arc<BalancerView>> {
         self.all.iter().map(|(id, b)| (id.clone(), Arc::new(b.view.clone()))).collect()
     }
 
@@ -87,7 +88,10 @@ impl Balancers {
                 servers: BTreeMap::new(),
                 listening: false,
                 mute: false,
-                host: order.host.clone(),
+                host: match &order.at {
+                    Whereabouts::Container { host, .. } => Some(host.clone()),
+                    Whereabouts::External { .. } => None,
+                },
                 order: None,
                 view: BalancerView::never(now),
             });
@@ -107,13 +111,14 @@ impl Balancers {
 
     pub(super) fn live(&mut self, hosts: &BTreeMap<HostName, SimHost>, now: Time) {
         self.all.retain(|id, b| {
-            let host = hosts.get(&b.host);
-            host.is_some_and(|h| {
+            let (Some(host), BalancerId::Container(id)) = (&b.host, id) else { return true };
+            hosts.get(host).is_some_and(|h| {
                 h.containers.get(id).is_some_and(|c| c.instance.state == State::Running)
             })
         });
         for balancer in self.all.values_mut() {
-            let reached = !balancer.mute && hosts.get(&balancer.host).is_some_and(|h| !h.silent);
+            let answers = |host| hosts.get(host).is_some_and(|h| !h.silent);
+            let reached = !balancer.mute && balancer.host.as_ref().is_none_or(answers);
             if reached {
                 balancer.follow(now);
                 balancer.tell(now);

@@ -16,9 +16,9 @@ use std::time::Duration;
 
 use crate::error::Remedy;
 use crate::model::{
-    BalancerKind, Desired, Fleet, FleetName, Fragments, HostName, HostSpec, InFlight, InstanceId,
-    Limits, Memory, Plan, Planned, Problem, Revision, Routing, Seen, Service, ServiceName, Step,
-    Time, World,
+    BalancerKind, Desired, External, Fleet, FleetName, Fragments, HostName, HostSpec, InFlight,
+    InstanceId, Limits, Memory, Plan, Planned, Problem, Revision, Routing, Seen, Service,
+    ServiceName, Socket, Step, Time, World,
 };
 use crate::plan::{Input, plan, traffic};
 use host::{Fate, SimHost};
@@ -303,8 +303,9 @@ impl Sim {
             && (self.fleet().registry.is_none() || !self.registry.is_restless(self.now))
     }
 
-    /// Puts a balancer in front of services: containers of the service `balancer`, which must be put too.
-    pub fn balance(&mut self, balancer: &Service, services: &[Service]) {
+    /// Puts a balancer in front of services: containers of the service `balancer`, which must be put too, and as many
+    /// as there are `external` that run already.
+    pub fn balance(&mut self, balancer: &Service, services: &[Service], external: usize) {
         let pools = services.iter().flat_map(make::pools);
         let routing = Routing {
             kind: BalancerKind::Haproxy,
@@ -314,6 +315,9 @@ impl Sim {
             fragments: Fragments::default(),
             access_log: false,
             drain: Duration::from_secs(10),
+            external: (0..external)
+                .map(|n| Arc::new(External { file: None, asked: Socket::Tcp(format!("h:{n}")) }))
+                .collect(),
         };
         self.desired.routings.insert(balancer.name.clone(), Arc::new(routing));
     }

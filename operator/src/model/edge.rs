@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::desired::{InstanceSpec, Probe, Secret, Service};
+use super::desired::{Probe, Secret, Service};
+use super::external::External;
 use super::hash::SpecHash;
 use super::name::{HostName, InstanceId, ServiceName, Slot};
 use super::time::Time;
@@ -160,12 +161,14 @@ pub struct Routing {
     pub access_log: bool,
     /// How long the worker before a reload may go on with its connections: the longest drain of any service.
     pub drain: Duration,
+    /// The balancers that run already and are told this; where there are none, containers are.
+    pub external: Vec<Arc<External>>,
 }
 
 /// A balancer as its document says it: a workload like any other, and where it takes traffic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Balancer {
-    /// Its containers.
+    /// Its containers; none where it runs already.
     pub service: Arc<Service>,
     /// The program.
     pub kind: BalancerKind,
@@ -177,6 +180,8 @@ pub struct Balancer {
     pub access_log: bool,
     /// keepalived, which moves an address between the hosts: one container on each that may run the balancer.
     pub virtual_ip: Option<Arc<Service>>,
+    /// Those that run already.
+    pub external: Vec<Arc<External>>,
 }
 
 /// A route as a service's document says it, before anybody knows whether its balancer has such a listener.
@@ -225,16 +230,6 @@ pub struct RegistryLabels {
     pub meta: BTreeMap<String, String>,
 }
 
-/// The network on which a balancer meets the instances of a service, both on one host; `bridge` where neither names any.
-pub fn meeting_network<'a>(balancer: &InstanceSpec, service: &'a InstanceSpec) -> Option<&'a str> {
-    if balancer.networks.is_empty() && service.networks.is_empty() {
-        return Some("bridge");
-    }
-    let both =
-        |n: &&String| balancer.networks.contains(n) && !matches!(n.as_str(), "host" | "none");
-    service.networks.iter().find(both).map(String::as_str)
-}
-
 /// The directory inside a balancer's container that its access log is written to, one file an instance.
 pub const ACCESS_LOG: &str = "/var/log/evenkeel";
 
@@ -281,8 +276,8 @@ impl Table {
 /// What a fleet's edges should do, as a plan has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Edges {
-    /// For each running balancer, by its container.
-    pub orders: BTreeMap<InstanceId, Order>,
+    /// For each running balancer.
+    pub orders: BTreeMap<BalancerId, Order>,
     /// For the registry.
     pub registrations: Arc<Registrations>,
 }
@@ -311,13 +306,44 @@ pub enum Target {
     Drain,
 }
 
+/// One running balancer.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BalancerId {
+    /// A container that is run here.
+    Container(InstanceId),
+    /// One that runs already.
+    External {
+        /// The balancer of its document.
+        balancer: ServiceName,
+        /// Which of its document's, from 0.
+        index: usize,
+    },
+}
+
+/// Where a running balancer is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// In its container.
+    Container {
+        /// The host.
+        host: HostName,
+        /// The container.
+        id: InstanceId,
+    },
+    /// On the agent's own machine.
+    External {
+        /// The balancer of its document.
+        balancer: ServiceName,
+        /// How it is told.
+        external: Arc<External>,
+    },
+}
+
 /// What one running balancer is asked to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
-    /// The host that it runs on.
-    pub host: HostName,
-    /// Its container's name.
-    pub name: Arc<str>,
+    /// Where it is.
+    pub at: Whereabouts,
     /// What it should do.
     pub table: Arc<Table>,
 }

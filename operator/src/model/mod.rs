@@ -6,6 +6,7 @@
 
 pub mod desired;
 pub mod edge;
+pub mod external;
 pub mod hash;
 pub mod memory;
 pub mod name;
@@ -23,12 +24,13 @@ pub use desired::{
     Service, Termination, Tls,
 };
 pub use edge::{
-    ACCESS_LOG, Balance, Balancer, BalancerKind, BalancerView, CONSUL_AGENT_PORT, CONSUL_PORT,
-    Certificate, ConsulSpec, ConsulTls, Edges, EntryView, Exposure, Fragments, Listener,
-    ListenerProtocol, ManagedConsul, ManagedReach, Order, Pool, PoolName, Registration,
+    ACCESS_LOG, Balance, Balancer, BalancerId, BalancerKind, BalancerView, CONSUL_AGENT_PORT,
+    CONSUL_PORT, Certificate, ConsulSpec, ConsulTls, Edges, EntryView, Exposure, Fragments,
+    Listener, ListenerProtocol, ManagedConsul, ManagedReach, Order, Pool, PoolName, Registration,
     Registrations, RegistryLabels, RegistrySpec, RegistryView, Route, RouteSpec, Routing, Server,
-    ServerState, ServerView, Table, Target, meeting_network,
+    ServerState, ServerView, Table, Target, Whereabouts,
 };
+pub use external::{CANDIDATE, External, OwnFile, Socket, Way};
 pub use hash::SpecHash;
 pub use memory::{Good, Memory, Note, Quarantine, RolloutMemory, ServiceMemory, SlotFailures};
 pub use name::{

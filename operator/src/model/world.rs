@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::desired::Resources;
-use super::edge::{BalancerView, RegistryView};
+use super::edge::{BalancerId, BalancerView, RegistryView};
 use super::hash::SpecHash;
 use super::name::{HostName, InstanceId, ServiceName, Slot};
 use super::step::Step;
@@ -18,8 +18,8 @@ pub struct World {
     pub hosts: BTreeMap<HostName, Arc<HostView>>,
     /// Steps that were begun and have not ended.
     pub in_flight: Vec<InFlight>,
-    /// What running balancers have in force, by their containers.
-    pub balancers: BTreeMap<InstanceId, Arc<BalancerView>>,
+    /// What running balancers have in force.
+    pub balancers: BTreeMap<BalancerId, Arc<BalancerView>>,
     /// What the registry has of ours; `None` where the fleet has no registry.
     pub registry: Option<Arc<RegistryView>>,
     /// Whether each voter of the fleet's own registry is healthy, by its host name; `None`: nobody can tell.

@@ -8,10 +8,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Input;
+use crate::model::external::local_address;
 use crate::model::{
-    Edges, Fleet, HostName, HostSpec, HostView, Instance, InstanceId, ManagedConsul, ManagedReach,
-    Order, Plan, Pool, PoolName, Registration, Registrations, RegistrySpec, Routing, Seen, Server,
-    Service, ServiceName, State, Step, Table, Target, Time, Traffic, Why, meeting_network,
+    BalancerId, Edges, Fleet, HostName, HostSpec, HostView, Instance, InstanceId, InstanceSpec,
+    ManagedConsul, ManagedReach, Order, Plan, Pool, PoolName, Registration, Registrations,
+    RegistrySpec, Routing, Seen, Server, Service, ServiceName, State, Step, Table, Target, Time,
+    Traffic, Way, Whereabouts, Why,
 };
 
 /// The tables of every running balancer, and what the registry should have.
@@ -51,9 +53,17 @@ pub(super) fn edges(input: &Input<'_>, plan: &Plan) -> Edges {
     for (host, view) in &world.hosts {
         for instance in view.instances.iter().filter(stays) {
             let Some(table) = tables.get(&instance.service) else { continue };
-            let order =
-                Order { host: host.clone(), name: instance.name.clone(), table: table.clone() };
-            orders.insert(instance.id.clone(), order);
+            let at = Whereabouts::Container { host: host.clone(), id: instance.id.clone() };
+            let order = Order { at, table: table.clone() };
+            orders.insert(BalancerId::Container(instance.id.clone()), order);
+        }
+    }
+    for (name, table) in &tables {
+        for (index, external) in table.routing.external.iter().enumerate() {
+            let (balancer, external) = ((*name).clone(), external.clone());
+            let id = BalancerId::External { balancer: balancer.clone(), index };
+            let at = Whereabouts::External { balancer, external };
+            orders.insert(id, Order { at, table: table.clone() });
         }
     }
     let registrations = if fleet.registry.is_some() {
@@ -66,20 +76,26 @@ pub(super) fn edges(input: &Input<'_>, plan: &Plan) -> Edges {
     Edges { orders, registrations }
 }
 
-/// Where a port of an instance is reached by a balancer of these networks, or by anybody where there is none.
+/// Where a port of an instance is reached.
 pub(crate) fn reached(
     fleet: &Fleet,
     host: &HostSpec,
     instance: &Instance,
     port: u16,
-    network: Option<&str>,
+    way: Way<'_>,
 ) -> Option<SocketAddr> {
-    // On one host everybody is on the same network: no detour through a published port.
-    if fleet.hosts.len() == 1
-        && let Some(network) = network
-    {
-        let on = instance.networks.iter().find(|(name, _)| **name == *network);
-        return on.map(|(_, ip)| SocketAddr::new(*ip, port));
+    match way {
+        // On one host everybody is on the same network: no detour through a published port.
+        Way::Meet(network) if fleet.hosts.len() == 1 => {
+            let on = instance.networks.iter().find(|(name, _)| **name == *network);
+            return on.map(|(_, ip)| SocketAddr::new(*ip, port));
+        }
+        Way::Machine => {
+            if let Some(ip) = local_address(host, &instance.networks) {
+                return Some(SocketAddr::new(ip, port));
+            }
+        }
+        Way::Meet(_) | Way::Published => {}
     }
     let (_, published) = instance.bindings.iter().find(|(inside, _)| *inside == port)?;
     Some(SocketAddr::new(host.ip()?, *published))
@@ -151,13 +167,17 @@ impl Ground<'_, '_> {
             Traffic::Withdrawn { .. } => Some(Target::Drain),
             Traffic::None | Traffic::Nobody | Traffic::Voter { .. } | Traffic::Unknown => None,
         };
-        self.intents.get(&instance.id).copied().or(observed)
+        let intended = self.intents.get(&instance.id).copied();
+        // Whom nobody has is not entered anywhere in order to leave.
+        let nowhere = matches!(instance.traffic, Traffic::None | Traffic::Nobody);
+        intended.or(observed).filter(|target| *target == Target::Ready || !nowhere)
     }
 
     fn table(&self, routing: &Arc<Routing>, balancer: &Service, complete: bool) -> Table {
         let mut servers = BTreeMap::new();
         for (name, pool) in &routing.pools {
-            let in_it = self.servers(pool, balancer);
+            let way = |service| Way::from(routing, &balancer.spec, service);
+            let in_it = self.servers(pool, way);
             if !in_it.is_empty() {
                 servers.insert(name.clone(), in_it);
             }
@@ -171,17 +191,21 @@ impl Ground<'_, '_> {
         Table { routing: routing.clone(), servers, complete, held: false }
     }
 
-    fn servers(&self, pool: &Pool, balancer: &Service) -> Vec<Server> {
+    fn servers<'s>(
+        &'s self,
+        pool: &Pool,
+        way: impl FnOnce(&'s InstanceSpec) -> Way<'s>,
+    ) -> Vec<Server> {
         let Some(service) = self.input.desired.services.get(&pool.service) else {
             return Vec::new();
         };
-        let network = meeting_network(&balancer.spec, &service.spec);
+        let way = way(&service.spec);
         let mut taken = BTreeSet::new();
         let members = self.members.get(&pool.service).into_iter().flatten();
         members
             .filter_map(|(host, view, instance)| {
                 let target = self.target(view, instance)?;
-                let address = reached(self.input.fleet, host, instance, pool.port, network)?;
+                let address = reached(self.input.fleet, host, instance, pool.port, way)?;
                 // An address is reused as soon as the engine has it back: the one that runs has it.
                 taken.insert(address).then(|| Server {
                     instance: instance.id.clone(),
@@ -210,7 +234,7 @@ impl Ground<'_, '_> {
             };
             for (host, view, instance) in members {
                 let Some(target) = self.target(view, instance) else { continue };
-                let found = reached(self.input.fleet, host, instance, port, Some(network));
+                let found = reached(self.input.fleet, host, instance, port, Way::Meet(network));
                 let Some(address) = found else { continue };
                 let entry = Registration {
                     instance: instance.id.clone(),

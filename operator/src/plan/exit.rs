@@ -3,7 +3,7 @@
 use super::board::Member;
 use super::rollout::Disruptions;
 use crate::model::{
-    HealthState, Plan, Reason, ServiceName, Subject, Termination, Time, Traffic, Why,
+    HealthState, Plan, Reason, ServiceName, Subject, Termination, Time, Traffic, Waiting, Why,
 };
 
 /// Who leaves, and how.
@@ -33,12 +33,12 @@ pub(super) fn take(
     let stop = || member.stop(service, &termination.signal, termination.grace);
     let subject = || Subject::Service((*service).clone());
     if healthy && *locked {
-        out.wait(subject(), Why::TrafficUnknown { count: 1 }, None);
+        out.untold(subject());
         return false;
     }
     match instance.traffic {
         Traffic::Unknown if healthy => {
-            out.wait(subject(), Why::TrafficUnknown { count: 1 }, None);
+            out.untold(subject());
             false
         }
         Traffic::Serving { .. } if healthy => {
@@ -70,6 +70,20 @@ pub(super) fn take(
         | Traffic::Unknown => {
             out.take(stop(), reason());
             true
+        }
+    }
+}
+
+impl Plan {
+    /// One more that cannot leave because nobody can say whether clients are led to it; several are told of together.
+    fn untold(&mut self, subject: Subject) {
+        match self.waiting.last_mut() {
+            Some(Waiting { subject: of, why: Why::TrafficUnknown { count }, .. })
+                if *of == subject =>
+            {
+                *count += 1;
+            }
+            _ => self.wait(subject, Why::TrafficUnknown { count: 1 }, None),
         }
     }
 }

@@ -10,8 +10,8 @@ use super::classify::{Bucket, Facts};
 use super::rollout::{self, Disruptions, Effective, Progress};
 use super::{Input, explain};
 use crate::model::{
-    Good, HostState, Keep, Note, Phase, Plan, Reason, Seen, Service, ServiceMemory, ServiceStatus,
-    Slot, State, Subject, Time, Why,
+    BalancerId, Good, HostState, Keep, Note, Phase, Plan, Reason, Seen, Service, ServiceMemory,
+    ServiceStatus, Slot, State, Subject, Time, Why,
 };
 
 /// A member and what it counts as.
@@ -310,9 +310,19 @@ impl<'a> Work<'_, 'a> {
             out.wait(service.clone(), Why::RouteLeftOut { why: why.clone() }, None);
         }
         for s in &self.seated {
-            let view = s.member.instance.and_then(|i| self.input.world.balancers.get(&i.id));
+            let id = s.member.instance.map(|i| BalancerId::Container(i.id.clone()));
+            let view = id.and_then(|id| self.input.world.balancers.get(&id));
             if let Some(why) = view.and_then(|v| v.problem.clone()) {
                 out.wait(service.clone(), Why::Behind { name: s.member.name.clone(), why }, None);
+            }
+        }
+        let routing = self.input.desired.routings.get(name);
+        for (index, external) in routing.iter().flat_map(|r| &r.external).enumerate() {
+            let id = BalancerId::External { balancer: name.clone(), index };
+            let view = self.input.world.balancers.get(&id);
+            if let Some(why) = view.and_then(|v| v.problem.clone()) {
+                let name = external.asked.to_string().into();
+                out.wait(service.clone(), Why::Behind { name, why }, None);
             }
         }
         if let Some(q) = &self.memory.quarantined {

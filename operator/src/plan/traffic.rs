@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::edges::reached;
 use crate::model::{
-    BalancerView, Desired, Fleet, HealthState, HostName, HostSpec, HostView, InFlight, Instance,
-    InstanceId, PoolName, RegistryView, Seen, ServerState, ServiceName, State, Step, Time, Traffic,
-    World, instance_host_name, meeting_network,
+    BalancerId, BalancerView, Desired, Fleet, HealthState, HostName, HostSpec, HostView, InFlight,
+    Instance, InstanceId, PoolName, RegistryView, Seen, ServerState, ServiceName, State, Step,
+    Time, Traffic, Way, World, instance_host_name,
 };
 
 /// A running balancer that counts.
@@ -58,7 +58,7 @@ pub fn observe(fleet: &Fleet, desired: &Desired, world: &mut World, now: Time) {
 
 /// The balancers whose word counts: those that may be taking requests.
 fn witnesses<'w>(
-    fleet: &Fleet,
+    fleet: &'w Fleet,
     desired: &'w Desired,
     world: &'w World,
     now: Time,
@@ -91,7 +91,7 @@ fn witnesses<'w>(
             if lost || !fleet.hosts.contains_key(name) {
                 continue;
             }
-            let its = world.balancers.get(&instance.id);
+            let its = world.balancers.get(&BalancerId::Container(instance.id.clone()));
             let fresh = instance.health == HealthState::Starting;
             let sick = matches!(instance.health, HealthState::Unhealthy { .. });
             match its.map(|v| (v.seen, v.listening)) {
@@ -111,7 +111,27 @@ fn witnesses<'w>(
             }
         }
     }
+    out.extend(external_witnesses(fleet, desired, world));
     out
+}
+
+/// Those that run already. Nobody knows whether one that does not answer is gone or only cannot be asked: while it is in
+/// the documents nobody leaves it unseen.
+fn external_witnesses<'w>(
+    fleet: &'w Fleet,
+    desired: &'w Desired,
+    world: &'w World,
+) -> impl Iterator<Item = Witness<'w>> {
+    let here =
+        |name: &ServiceName| desired.services.get(name).is_some_and(|s| s.fleet == fleet.name);
+    let routings = desired.routings.iter().filter(move |(name, _)| here(name));
+    let each = routings.flat_map(|(name, r)| (0..r.external.len()).map(move |index| (name, index)));
+    each.filter_map(|(service, index)| {
+        let id = BalancerId::External { balancer: service.clone(), index };
+        let view = world.balancers.get(&id).filter(|v| v.seen == Seen::Now);
+        // It has no table yet, so that it takes no requests.
+        view.is_none_or(|v| v.listening).then(|| Witness { service, view: view.map(Arc::as_ref) })
+    })
 }
 
 struct Scene<'s> {
@@ -236,8 +256,8 @@ impl Scene<'_> {
         let port = routing.pools.get(pool)?.port;
         let (front, behind) =
             (self.desired.services.get(balancer)?, self.desired.services.get(&instance.service)?);
-        let network = meeting_network(&front.spec, &behind.spec);
-        reached(self.fleet, host, instance, port, network)
+        let way = Way::from(routing, &front.spec, &behind.spec);
+        reached(self.fleet, host, instance, port, way)
     }
 
     /// A registry that is silent keeps what it has: whoever it leads to goes on serving, and nobody can leave it.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use futures::stream;
 use tokio::net::TcpListener;
@@ -32,6 +32,7 @@ type Rule = (Box<dyn Fn(&Access) -> bool + Send + Sync>, Fault);
 
 struct Shared {
     to: String,
+    token: HeaderValue,
     client: reqwest::Client,
     seen: Mutex<Vec<Access>>,
     rule: Mutex<Option<Rule>>,
@@ -65,6 +66,7 @@ impl Proxy {
             .unwrap();
         let shared = Arc::new(Shared {
             to: format!("https://{}", server.address()),
+            token: HeaderValue::from_str(&format!("Bearer {token}")).unwrap(),
             client,
             seen: Mutex::default(),
             rule: Mutex::default(),
@@ -114,6 +116,8 @@ async fn carry(State(shared): State<Arc<Shared>>, request: Request) -> Response 
     let Ok(body) = axum::body::to_bytes(body, MOST).await else { return refusal(413) };
     let mut headers = head.headers;
     headers.remove(header::HOST);
+    // kubectl tells no secret over plain HTTP.
+    headers.entry(header::AUTHORIZATION).or_insert_with(|| shared.token.clone());
     let to = format!("{}{}", shared.to, head.uri);
     let sent = shared.client.request(head.method, to).headers(headers).body(body).send().await;
     let Ok(answer) = sent else { return refusal(502) };
@@ -162,7 +166,7 @@ fn refusal(code: u16) -> Response {
     let text = [(header::CONTENT_TYPE, "application/json")];
     let mut response = (code, text, status.to_string()).into_response();
     if matches!(code, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-        response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
     response
 }

@@ -48,6 +48,8 @@ pub struct Hit {
     pub ended: Instant,
     /// The instance that says so.
     pub instance: Arc<str>,
+    /// The balancer that was asked last.
+    pub at: SocketAddr,
 }
 
 /// A request that was not.
@@ -268,7 +270,7 @@ impl Worker {
         let mut report = self.report.lock().unwrap();
         match outcome {
             Ok(instance) => {
-                report.hits.push(Hit { begun, ended, instance });
+                report.hits.push(Hit { begun, ended, instance, at });
                 report.elsewhere += u64::from(detours.elsewhere);
                 report.again += u64::from(detours.again);
             }

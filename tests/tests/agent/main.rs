@@ -2,10 +2,14 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
 
 mod change;
+mod external;
+mod faults;
 mod heal;
 mod share;
+mod shop;
 mod surface;
 mod traffic;
+mod walkthrough;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

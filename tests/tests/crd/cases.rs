@@ -215,6 +215,14 @@ pub(crate) const BALANCERS: &[(&str, Verdict)] = &[
     ("{provider: {nginx: {}}, listeners: [{name: a, port: 9099}]}", Good),
     ("{provider: {nginx: {}}, listeners: [{name: a, port: 10901}]}", Bad),
     ("{provider: {haproxy: {}}, listeners: [{name: a, port: 10901}]}", Good),
+    (
+        "{provider: {haproxy: {external: [{runtimeSocket: /run/haproxy.sock}]}}, listeners: [{name: a, port: 9099}]}",
+        Good,
+    ),
+    (
+        "{provider: {haproxy: {external: [{runtimeSocket: /run/haproxy.sock}]}}, listeners: [{name: a, port: 80, publish: 81}]}",
+        Bad,
+    ),
     ("{provider: {haproxy: {}}, replicas: 2, listeners: [{name: a, port: 65535}]}", Bad),
     (
         "{provider: {haproxy: {}}, replicas: 2, listeners: [{name: a, port: 80, publish: 65535}]}",

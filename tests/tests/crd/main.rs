@@ -3,5 +3,6 @@
 
 mod agree;
 mod cases;
+mod explain;
 mod manifests;
 mod server;

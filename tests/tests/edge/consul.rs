@@ -1,8 +1,6 @@
 //! Consul itself, from `evenkeel/consul:1`: what is published is what clients then see, through whatever happens to it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::TcpListener;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,140 +12,18 @@ use evenkeel::model::{
     ConsulSpec, ConsulTls, FleetName, HostName, InstanceId, OwnerId, Probe, ProbeKind,
     Registration, Registrations, RegistryView, Seen, ServiceName, Slot, SpecHash, Target,
 };
-use evenkeel_tests::docker::{TEST, serial, sweep};
+use evenkeel_tests::consul::{
+    Consuls, PATIENCE, call, docker, free_port, get, led, passing, until,
+};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
 };
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
-const IMAGE: &str = "evenkeel/consul:1";
-/// No condition takes longer on a machine that is busy.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Containers of one test, gone with it.
-struct Bed {
-    owner: String,
-    /// A directory of this machine that agents have as `/tls`.
-    tls: Option<String>,
-}
-
-impl Bed {
-    fn new() -> Self {
-        let image = docker(&["image", "inspect", "--format", "{{.Id}}", IMAGE]);
-        assert!(!image.is_empty(), "there is no {IMAGE}: cargo xtask images");
-        Self { owner: format!("t-{}-{}-consul", std::process::id(), serial()), tls: None }
-    }
-
-    fn label(&self) -> String {
-        format!("{TEST}={}", self.owner)
-    }
-
-    fn network(&self) -> String {
-        docker(&["network", "create", "--label", &self.label(), &self.owner]);
-        self.owner.clone()
-    }
-
-    fn name(&self, node: &str) -> String {
-        format!("{}-{node}", self.owner)
-    }
-
-    /// Starts an agent, reached on `port` of this machine.
-    fn start(&self, node: &str, port: u16, network: &str, args: &[&str]) {
-        let (name, label, publish) =
-            (self.name(node), self.label(), format!("127.0.0.1:{port}:8500"));
-        let run = ["run", "-d", "--name", &name, "--label", &label, "--network", network];
-        let rest = ["--publish", &publish, IMAGE, "consul", "agent", "-node", node];
-        let common = ["-client", "0.0.0.0", "-data-dir", "/consul/data"];
-        let mount = self.tls.as_ref().map(|from| format!("--volume={from}:/tls:ro"));
-        let mount: Vec<&str> = mount.iter().map(String::as_str).collect();
-        let id = docker(&[&run[..], &mount[..], &rest[..], &common[..], args].concat());
-        assert_eq!(id.len(), 64, "{node} did not start");
-    }
-
-    /// One that is a cluster by itself.
-    fn single(&self, port: u16, args: &[&str]) {
-        let alone = ["-server", "-bootstrap-expect=1", "-bind", "127.0.0.1"];
-        self.start("n1", port, "bridge", &[&alone[..], args].concat());
-    }
-
-    fn kill(&self, node: &str) {
-        docker(&["kill", &self.name(node)]);
-    }
-
-    fn remove(&self, node: &str) {
-        docker(&["rm", "-f", &self.name(node)]);
-    }
-
-    fn consul(&self, spec: ConsulSpec, hosts: BTreeMap<HostName, String>) -> Consul {
-        let (owner, fleet) = (OwnerId::new(&self.owner).unwrap(), FleetName::new("f").unwrap());
-        Consul::new(owner, fleet, spec, hosts, Doorbell::new(), Clock::real())
-    }
-}
-
-impl Drop for Bed {
-    fn drop(&mut self) {
-        sweep(&self.owner);
-    }
-}
-
-fn docker(args: &[&str]) -> String {
-    let out = Command::new("docker").args(args).output().unwrap();
-    String::from_utf8_lossy(&out.stdout).trim().to_owned()
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-/// Asks an agent by a way of the test's own.
-async fn call(
-    port: u16,
-    method: &str,
-    path: &str,
-    token: &str,
-    body: Option<Value>,
-) -> Option<Value> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
-    let body = body.map_or(String::new(), |body| body.to_string());
-    let head = format!(
-        "{method} {path} HTTP/1.0\r\nHost: consul\r\nX-Consul-Token: {token}\r\n\
-         Content-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).await.ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    if !head.contains(" 200 ") {
-        return None;
-    }
-    Some(serde_json::from_str(body).unwrap_or(Value::Null))
-}
-
-async fn get(port: u16, path: &str) -> Option<Value> {
-    call(port, "GET", path, "", None).await
-}
-
-async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let waiting = async {
-        loop {
-            if let Some(found) = look().await {
-                return found;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    let Ok(found) = tokio::time::timeout(PATIENCE, waiting).await else { panic!("never: {what}") };
-    found
-}
-
-async fn led(port: u16) {
-    until("there is a leader", async || {
-        get(port, "/v1/status/leader").await.filter(|leader| leader.as_str() != Some(""))
-    })
-    .await;
+/// The driver of a test's fleet.
+fn driver(bed: &Consuls, spec: ConsulSpec, hosts: BTreeMap<HostName, String>) -> Consul {
+    let (owner, fleet) = (OwnerId::new(&bed.owner).unwrap(), FleetName::new("f").unwrap());
+    Consul::new(owner, fleet, spec, hosts, Doorbell::new(), Clock::real())
 }
 
 fn spec(port: u16) -> ConsulSpec {
@@ -201,13 +77,6 @@ async fn has(consul: &Consul, entries: usize) {
     assert!(waited.is_ok(), "never {entries} entries: {:?}", consul.view());
 }
 
-/// The instances of a service that clients are given: those whose checks all pass.
-async fn passing(port: u16, service: &str) -> Option<BTreeSet<String>> {
-    let found = get(port, &format!("/v1/health/service/{service}?passing=1")).await?;
-    let of = |entry: &Value| entry["Service"]["Meta"][INSTANCE].as_str().map(str::to_owned);
-    Some(found.as_array()?.iter().map(|entry| of(entry).unwrap_or_default()).collect())
-}
-
 fn ids(all: &[&Registration]) -> BTreeSet<String> {
     all.iter().map(|r| r.instance.0.to_string()).collect()
 }
@@ -221,7 +90,7 @@ async fn index(port: u16) -> u64 {
 
 #[tokio::test]
 async fn clients_see_what_is_published_and_others_keep_theirs() {
-    let (bed, port) = (Bed::new(), free_port());
+    let (bed, port) = (Consuls::new(), free_port());
     bed.single(port, &[]);
     led(port).await;
     let put = async |body| {
@@ -242,7 +111,7 @@ async fn clients_see_what_is_published_and_others_keep_theirs() {
     let before = foreign().await;
     assert_eq!(before.len(), 2);
 
-    let consul = bed.consul(spec(port), BTreeMap::new());
+    let consul = driver(&bed, spec(port), BTreeMap::new());
     let (a, b) = (registration("h1", 1), registration("h2", 2));
     publish(&consul, &[a.clone(), b.clone()]);
     has(&consul, 2).await;
@@ -295,10 +164,10 @@ async fn consul_is_other(consul: &Consul, before: &RegistryView) {
 
 #[tokio::test]
 async fn an_instance_that_does_not_answer_drops_out_by_itself() {
-    let (bed, port) = (Bed::new(), free_port());
+    let (bed, port) = (Consuls::new(), free_port());
     bed.single(port, &[]);
     led(port).await;
-    let consul = bed.consul(spec(port), BTreeMap::new());
+    let consul = driver(&bed, spec(port), BTreeMap::new());
     let (a, mut b) = (registration("h1", 1), registration("h1", 2));
     b.address = "127.0.0.1:1".parse().unwrap();
     publish(&consul, &[a.clone(), b.clone()]);
@@ -312,10 +181,10 @@ async fn an_instance_that_does_not_answer_drops_out_by_itself() {
 
 #[tokio::test]
 async fn what_was_lost_with_a_restart_is_there_again() {
-    let (bed, port) = (Bed::new(), free_port());
+    let (bed, port) = (Consuls::new(), free_port());
     bed.single(port, &[]);
     led(port).await;
-    let consul = bed.consul(spec(port), BTreeMap::new());
+    let consul = driver(&bed, spec(port), BTreeMap::new());
     let all = [registration("h1", 1), registration("h1", 2), drained(&registration("h2", 3))];
     publish(&consul, &all);
     has(&consul, 3).await;
@@ -335,7 +204,7 @@ async fn what_was_lost_with_a_restart_is_there_again() {
 
 #[tokio::test]
 async fn without_a_leader_the_last_known_stays() {
-    let bed = Bed::new();
+    let bed = Consuls::new();
     let network = bed.network();
     let ports: Vec<u16> = (0..3).map(|_| free_port()).collect();
     let join: Vec<String> =
@@ -347,7 +216,7 @@ async fn without_a_leader_the_last_known_stays() {
         bed.start(&format!("s{n}"), *port, &network, &args);
     }
     led(ports[0]).await;
-    let consul = bed.consul(spec(ports[0]), BTreeMap::new());
+    let consul = driver(&bed, spec(ports[0]), BTreeMap::new());
     let (a, b) = (registration("h1", 1), registration("h1", 2));
     publish(&consul, std::slice::from_ref(&a));
     has(&consul, 1).await;
@@ -390,7 +259,7 @@ const RULES: &str = r#"service_prefix "" { policy = "write" } node_prefix "" { p
 
 #[tokio::test]
 async fn a_token_is_enough_and_its_absence_is_said() {
-    let (bed, port) = (Bed::new(), free_port());
+    let (bed, port) = (Consuls::new(), free_port());
     let root = "11111111-2222-3333-4444-555555555555";
     let acl = json!({"acl": {"enabled": true, "default_policy": "deny",
         "tokens": {"master": root, "agent": root}}})
@@ -408,7 +277,7 @@ async fn a_token_is_enough_and_its_absence_is_said() {
     let file = directory.path().join("token");
     std::fs::write(&file, "not-a-token").unwrap();
     let token_file = Some(file.to_str().unwrap().to_owned());
-    let consul = bed.consul(ConsulSpec { token_file, ..spec(port) }, BTreeMap::new());
+    let consul = driver(&bed, ConsulSpec { token_file, ..spec(port) }, BTreeMap::new());
     let a = registration("h1", 1);
     publish(&consul, std::slice::from_ref(&a));
     until("the refusal is said", async || consul.view().problem.clone()).await;
@@ -429,7 +298,7 @@ fn authority() -> CertifiedIssuer<'static, KeyPair> {
 
 #[tokio::test]
 async fn over_tls_both_sides_say_who_they_are() {
-    let (mut bed, port) = (Bed::new(), free_port());
+    let (mut bed, port) = (Consuls::new(), free_port());
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     let (ours, theirs) = (authority(), authority());
@@ -456,7 +325,7 @@ async fn over_tls_both_sides_say_who_they_are() {
         let tls = ConsulTls { ca_file: Some(path(ca)), identity: identity.cloned() };
         let address = format!("https://127.0.0.1:{port}/");
         let spec = ConsulSpec { address, agent_port: None, token_file: None, tls: Some(tls) };
-        bed.consul(spec, BTreeMap::new())
+        driver(&bed, spec, BTreeMap::new())
     };
     let consul = with("ca.pem", Some(&good));
     publish(&consul, &[registration("h1", 1)]);
@@ -472,7 +341,7 @@ async fn over_tls_both_sides_say_who_they_are() {
 
 #[tokio::test]
 async fn a_dead_hosts_entries_go_and_stay_gone_when_it_returns() {
-    let bed = Bed::new();
+    let bed = Consuls::new();
     let network = bed.network();
     let server = free_port();
     bed.start("s1", server, &network, &["-server", "-bootstrap-expect=1"]);
@@ -491,7 +360,7 @@ async fn a_dead_hosts_entries_go_and_stay_gone_when_it_returns() {
         (HostName::new("h2").unwrap(), address("c2")),
     ]);
     let spec = ConsulSpec { agent_port: Some(8500), ..spec(server) };
-    let consul = bed.consul(spec, hosts);
+    let consul = driver(&bed, spec, hosts);
     let (a, b, c) = (registration("h1", 1), registration("h2", 2), registration("h1", 3));
     publish(&consul, &[a.clone(), b.clone()]);
     has(&consul, 2).await;

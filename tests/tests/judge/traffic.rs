@@ -6,13 +6,14 @@ use evenkeel::fake::Sim;
 use evenkeel::fake::host::Container;
 use evenkeel::fake::register::SimEntry;
 use evenkeel::model::{
-    HealthState, InstanceId, Plan, Seen, ServerState, Service, ServiceName, State, Step, Target,
-    World,
+    BalancerId, HealthState, InstanceId, Plan, Seen, ServerState, Service, ServiceName, State,
+    Step, Target, Traffic, World,
 };
 
 /// Panics when a healthy instance is stopped that a balancer still sends requests to (promise 4), or when one that
 /// nobody can ask about is dropped (promise 5).
 pub(crate) fn judge(sim: &Sim, world: &World, plan: &Plan) {
+    nobody_is_entered_to_leave(world, plan);
     for planned in &plan.steps {
         if let Step::Withdraw { service, .. } = &*planned.step {
             silent(sim, world, service);
@@ -31,23 +32,7 @@ pub(crate) fn judge(sim: &Sim, world: &World, plan: &Plan) {
         let port = container.instance.bindings[0].1;
         let ip = sim.fleet().hosts[host].ip().unwrap();
         for (front, balancer) in &sim.balancers.all {
-            let at = world.hosts.iter().find_map(|(name, v)| {
-                v.instances.iter().find(|i| i.id == *front).map(|i| (name, v.seen, i))
-            });
-            let ending = world
-                .in_flight
-                .iter()
-                .any(|f| matches!(&*f.step, Step::Stop { id, .. } if id == front));
-            // One that is lost for good, or sick and silent, is counted out knowingly.
-            let Some((_, Seen::Now, instance)) = at else { continue };
-            // It has died this very moment.
-            if instance.state != State::Running {
-                continue;
-            }
-            if ending
-                || !balancer.listening
-                || matches!(instance.health, HealthState::Unhealthy { .. })
-            {
+            if !balancer.listening || !counts(world, front) {
                 continue;
             }
             for ((pool, address), server) in &balancer.servers {
@@ -70,6 +55,37 @@ pub(crate) fn judge(sim: &Sim, world: &World, plan: &Plan) {
                 );
             }
         }
+    }
+}
+
+/// Whether requests may come through a balancer, as far as the agent can know.
+fn counts(world: &World, front: &BalancerId) -> bool {
+    // Of one that runs already nobody ever knows that it does not.
+    let BalancerId::Container(front) = front else { return true };
+    let at = world
+        .hosts
+        .values()
+        .find_map(|v| v.instances.iter().find(|i| i.id == *front).map(|i| (v.seen, i)));
+    // One that is lost for good, or sick and silent, is counted out knowingly.
+    let Some((Seen::Now, instance)) = at else { return false };
+    let ending = |step: &Step| matches!(step, Step::Stop { id, .. } if id == front);
+    // It may have died this very moment.
+    instance.state == State::Running
+        && !world.in_flight.iter().any(|f| ending(&f.step))
+        && !matches!(instance.health, HealthState::Unhealthy { .. })
+}
+
+/// Panics when an instance that is in no balancer is put into one only to be taken out again.
+fn nobody_is_entered_to_leave(world: &World, plan: &Plan) {
+    let nowhere = |id: &InstanceId| {
+        let mut all = world.hosts.values().flat_map(|view| &view.instances);
+        all.any(|i| i.id == *id && matches!(i.traffic, Traffic::None | Traffic::Nobody))
+    };
+    let servers = plan.edges.orders.values().flat_map(|o| o.table.servers.values().flatten());
+    let servers = servers.map(|s| (&s.instance, s.target));
+    let entries = plan.edges.registrations.entries.values().map(|r| (&r.instance, r.target));
+    for (id, target) in servers.chain(entries) {
+        assert!(target == Target::Ready || !nowhere(id), "{id:?} is entered to leave");
     }
 }
 

@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 /// The answer to `/api/v1/status`.
+#[derive(Clone)]
 pub(super) struct Status(Value);
 
 /// One container.
@@ -37,6 +38,22 @@ impl Status {
         it["phase"] == "ready"
             && it["inFlight"].as_array().is_some_and(Vec::is_empty)
             && it["image"].as_str().is_some_and(|i| i.ends_with(image))
+            && counts.iter().all(|key| it[*key] == count)
+    }
+
+    /// Whether the service has just `count` instances and nothing is done to them; they need not be available yet.
+    pub(super) fn runs(&self, service: &str, count: u64) -> bool {
+        let it = self.service(service);
+        it["inFlight"].as_array().is_some_and(Vec::is_empty)
+            && ["desired", "replicas", "ready"].iter().all(|key| it[*key] == count)
+    }
+
+    /// Whether the newest spec of the service was given up, and only what was there before it is left.
+    pub(super) fn rolled_back(&self, service: &str, count: u64) -> bool {
+        let it = self.service(service);
+        let counts = ["desired", "replicas", "ready", "available"];
+        it["phase"] == "stalled"
+            && it["inFlight"].as_array().is_some_and(Vec::is_empty)
             && counts.iter().all(|key| it[*key] == count)
     }
 
@@ -109,6 +126,20 @@ mod tests {
         assert!(!status.has("web", 3, ":1"));
         assert!(!status.has("api", 1, ":1"), "one more is still leaving");
         assert!(!status.has("none", 0, ""));
+        assert!(status.runs("web", 2) && !status.runs("web", 1) && !status.runs("api", 1));
+    }
+
+    #[test]
+    fn a_service_is_rolled_back_once_only_the_old_are_left() {
+        let of = |replicas: u64, phase: &str| {
+            let json = format!(
+                r#"{{"services": [{{"name": "web", "phase": "{phase}", "desired": 3, "ready": 3,
+                    "available": 3, "replicas": {replicas}, "inFlight": []}}]}}"#
+            );
+            Status::read(&json).unwrap().rolled_back("web", 3)
+        };
+        assert!(of(3, "stalled"));
+        assert!(!of(4, "stalled") && !of(3, "ready"));
     }
 
     #[test]

@@ -178,6 +178,7 @@ mod tests {
             image: "toy:1".into(),
             command: Some(vec!["/toy".into()]),
             args: Some(vec!["-v".into()]),
+            placed_args: Vec::new(),
             env: vec![
                 EnvVar { name: "B".into(), value: EnvValue::Plain("2=3".into()) },
                 EnvVar {

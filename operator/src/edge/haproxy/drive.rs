@@ -8,13 +8,13 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
-use super::CONFIG;
-use super::approve::{Structure, Verdict, approve, sweep};
+use super::approve::{Structure, Verdict, approve};
 use super::assign::{Seats, arrange, assign, command, size};
 use super::observe::{self, InForce};
 use super::render::LeftOut;
 use super::runtime::Runtime;
-use crate::edge::{File, Link};
+use super::site::{Ours, Site};
+use crate::edge::Link;
 use crate::error::causes;
 use crate::model::{BalancerView, PoolName, Routing, Seen, Table, Time};
 
@@ -83,6 +83,7 @@ pub async fn drive(link: Link) {
 
 struct Driver {
     link: Link,
+    site: Site,
     in_force: InForce,
     /// When everything was looked at last.
     looked: Instant,
@@ -110,6 +111,7 @@ struct Driver {
 impl Driver {
     fn new(link: Link) -> Self {
         Self {
+            site: Site::new(link.at.clone()),
             link,
             in_force: InForce::default(),
             looked: Instant::now(),
@@ -135,7 +137,7 @@ impl Driver {
 
     /// One conversation, from its beginning to its end.
     async fn converse(&mut self, broken: &mut Option<Instant>, pause: &mut Duration) -> End {
-        let mut runtime = match Runtime::open(&*self.link.container).await {
+        let mut runtime = match Runtime::open(&self.site).await {
             Ok(runtime) => runtime,
             Err(why) => return End::Broken(why),
         };
@@ -143,8 +145,8 @@ impl Driver {
             return End::Broken(why);
         }
         // What an agent before this one left behind must be known before anybody is told that a server is idle.
-        if let Ok(all) = self.link.container.processes().await {
-            self.take(Done::Counted(old_workers(&all)));
+        if let Some(old) = self.site.old_workers().await {
+            self.take(Done::Counted(Some(old)));
         }
         loop {
             let table = Arc::clone(&self.link.orders.borrow_and_update());
@@ -240,10 +242,10 @@ impl Driver {
     }
 
     async fn look(&mut self, runtime: &mut Runtime) -> Result<(), String> {
-        let answers = runtime.ask(&observe::questions()).await?;
+        let answers = runtime.ask(&observe::questions(&self.site.frame)).await?;
         self.looked = Instant::now();
-        self.in_force =
-            observe::read(&answers).ok_or("this HAProxy was not started by evenkeel")?;
+        self.in_force = observe::read(&answers, &self.site.frame)
+            .ok_or("this HAProxy was not started by evenkeel")?;
         Ok(())
     }
 
@@ -254,6 +256,12 @@ impl Driver {
         table: &Table,
     ) -> Result<Option<Runtime>, String> {
         self.follow(runtime, table).await?;
+        if self.site.frame.ours == Ours::Servers {
+            // There is no file to follow.
+            self.file_at = None;
+            self.tell(table);
+            return Ok(None);
+        }
         self.held = table.held && self.in_force.listening();
         if self.held {
             self.tell(table);
@@ -285,6 +293,10 @@ impl Driver {
 
     /// Brings every server of a pool in force to where it should be.
     async fn follow(&mut self, runtime: &mut Runtime, table: &Table) -> Result<(), String> {
+        if self.in_force.digest.is_empty() {
+            // Nothing of ours is in force: a backend of that name would be somebody else's.
+            return Ok(());
+        }
         let mut commands = Vec::new();
         let mut changed = BTreeSet::new();
         for (name, pool) in &table.routing.pools {
@@ -329,7 +341,8 @@ impl Driver {
             let wanted = table.servers.get(name).map_or(0, Vec::len);
             (name.clone(), size(pool, in_force, wanted))
         });
-        Structure { routing: Arc::clone(&table.routing), sizes: sizes.collect() }
+        let frame = Arc::clone(&self.site.frame);
+        Structure { frame, routing: Arc::clone(&table.routing), sizes: sizes.collect() }
     }
 
     fn seats(&self, structure: &Structure, table: &Table) -> BTreeMap<PoolName, Seats> {
@@ -359,15 +372,15 @@ impl Driver {
         digest: &str,
         left_out: &LeftOut,
     ) -> Result<Option<Runtime>, String> {
-        let container = Arc::clone(&self.link.container);
+        let site = self.site.clone();
         let rendered = structure.render(&self.seats(structure, table), left_out);
         let begun = Instant::now();
         self.last_reload = Some(begun);
         let mut files = rendered.files.clone();
-        files.push(config(&rendered.text));
+        files.push(site.config(&rendered.text));
         let reload = async {
-            container.put(&files).await?;
-            container.signal("SIGUSR2").await
+            site.put(&files).await?;
+            site.reload().await
         };
         if let Err(e) = reload.await {
             self.reload_problem = Some(causes(&e));
@@ -377,7 +390,7 @@ impl Driver {
         let before = self.in_force.counters.requests;
         let new = timeout(RELOAD, async {
             loop {
-                if let Ok(mut runtime) = Runtime::open(&*container).await
+                if let Ok(mut runtime) = Runtime::open(&site).await
                     && self.look(&mut runtime).await.is_ok()
                     && self.in_force.digest == digest
                 {
@@ -387,11 +400,10 @@ impl Driver {
             }
         });
         let Ok(new) = new.await else {
-            let why =
-                "the new configuration was not in force in time, though HAProxy had agreed to it";
+            let why = site.not_in_force();
             warn!(why, "reload of a balancer");
-            self.reload_problem = Some(why.into());
-            return Err(why.into());
+            self.reload_problem = Some(why.clone());
+            return Err(why);
         };
         info!(ms = begun.elapsed().as_millis(), "a balancer has another configuration in force");
         self.requests_before = self.requests_before.saturating_add(before);
@@ -403,7 +415,7 @@ impl Driver {
         self.count_at = Some(Instant::now());
         if !rendered.files.is_empty() {
             // What is left lies there until the next time.
-            let _ = sweep(&*container, &rendered).await;
+            let _ = site.sweep(&rendered).await;
         }
         Ok(Some(new))
     }
@@ -415,7 +427,7 @@ impl Driver {
         }
         let now = Instant::now();
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        let container = Arc::clone(&self.link.container);
+        let site = self.site.clone();
         let judged = self.verdict.as_ref().is_some_and(|(of, verdict, again)| {
             of == structure && (matches!(verdict, Verdict::Taken { .. }) || *again > now)
         });
@@ -423,14 +435,12 @@ impl Driver {
             let (structure, seats) = (structure.clone(), self.seats(structure, table));
             let in_force = self.in_force.digest.clone();
             self.job = Some(Box::pin(async move {
-                let verdict = approve(container, structure.clone(), seats, in_force).await;
+                let verdict = approve(site, structure.clone(), seats, in_force).await;
                 Done::Judged(structure, verdict)
             }));
         } else if due(self.count_at) {
             self.count_at = None;
-            self.job = Some(Box::pin(async move {
-                Done::Counted(container.processes().await.ok().and_then(|all| old_workers(&all)))
-            }));
+            self.job = Some(Box::pin(async move { Done::Counted(site.old_workers().await) }));
         } else if due(self.file_at) {
             self.file_at = None;
             let Some((digest, left_out)) = self.approved(structure) else { return };
@@ -440,7 +450,7 @@ impl Driver {
             }
             self.filed = Some(text.clone());
             self.job = Some(Box::pin(async move {
-                Done::Filed(container.put(&[config(&text)]).await.map_err(|e| causes(&e)))
+                Done::Filed(site.put(&[site.config(&text)]).await.map_err(|e| causes(&e)))
             }));
         }
     }
@@ -455,6 +465,10 @@ impl Driver {
         let mut all: Vec<&PoolName> = routing.pools.keys().collect();
         if let Some((_, made_of, _)) = known {
             all.extend(made_of.pools.keys());
+        }
+        if self.site.frame.ours == Ours::Servers {
+            self.tell_servers(table, &before, now);
+            return;
         }
         let newest = self.verdict.as_ref().filter(|(of, ..)| of.routing == *routing);
         let (refused, problem) = match newest {
@@ -480,6 +494,28 @@ impl Driver {
         });
     }
 
+    /// Of a HAProxy whose structure is somebody else's.
+    fn tell_servers(&self, table: &Table, before: &BalancerView, now: Time) {
+        let routing = &table.routing;
+        let lacking = observe::lacking(table, &self.in_force);
+        let pools: Vec<&PoolName> =
+            routing.pools.keys().filter(|pool| !lacking.contains_key(*pool)).collect();
+        let refused = lacking.iter().filter_map(|(pool, why)| {
+            Some((routing.pools.get(pool)?.service.clone(), why.clone()))
+        });
+        self.link.view.set(BalancerView {
+            seen: Seen::Now,
+            listening: true,
+            servers: self.in_force.servers(routing.pools.keys(), &before.servers, now),
+            pools: pools.into_iter().cloned().collect(),
+            refused: refused.collect(),
+            problem: None,
+            requests: 0,
+            reloads: 0,
+            old_workers: self.old_workers,
+        });
+    }
+
     /// What was known stays; it is only not certain any more.
     fn fell_silent(&self, why: &str, since: Instant) {
         let mut view = (*self.link.view.get()).clone();
@@ -495,20 +531,6 @@ impl Driver {
     }
 }
 
-fn config(text: &str) -> File {
-    File { path: CONFIG.into(), content: text.into(), mode: 0o644 }
-}
-
-/// How many there are beside the master and the worker in force. `None` where no process can be seen.
-fn old_workers(processes: &[String]) -> Option<u32> {
-    let program = |line: &&String| {
-        let first = line.split_whitespace().next().unwrap_or_default();
-        first.rsplit('/').next() == Some("haproxy") && !line.contains(" -c ")
-    };
-    let all = processes.iter().filter(program).count();
-    (all > 0).then(|| u32::try_from(all.saturating_sub(2)).unwrap_or(u32::MAX))
-}
-
 async fn wait(job: &mut Option<Job>) -> Done {
     match job {
         Some(job) => job.await,
@@ -520,20 +542,5 @@ async fn until(at: Option<Instant>) {
     match at {
         Some(at) => sleep_until(at).await,
         None => std::future::pending().await,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_master_and_its_worker_are_not_of_before() {
-        let lines = |all: &[&str]| all.iter().map(|l| (*l).to_owned()).collect::<Vec<_>>();
-        let now = ["haproxy -W -db -f /c", "haproxy -sf 9 -x sockpair@4 -W -db -f /c"];
-        let other = ["bash -c haproxy", "cat", "haproxy -c -f /candidate", "/usr/sbin/haproxy -W"];
-        assert_eq!(old_workers(&lines(&now)), Some(0));
-        assert_eq!(old_workers(&lines(&[&now[..], &other[..]].concat())), Some(1));
-        assert_eq!(old_workers(&lines(&other[..2])), None);
     }
 }

@@ -11,9 +11,11 @@ mod parse;
 mod render;
 mod routes;
 mod runtime;
+mod site;
 mod words;
 
 pub use self::drive::drive;
+use self::site::Frame;
 use super::Preview;
 use super::container::Boot;
 use crate::model::edge::ACCESS_LOG;
@@ -23,7 +25,7 @@ use crate::model::{File, Routing};
 const CONFIG: &str = "/etc/evenkeel/haproxy.cfg";
 /// A configuration that is still to be checked.
 const CANDIDATE: &str = "/etc/evenkeel/haproxy.candidate";
-/// Certificates, each under a name that has its digest: a file never changes, so that a candidate harms nobody.
+/// Its certificates.
 const CERTIFICATES: &str = "/etc/evenkeel/certificates";
 /// The runtime socket's port, on the container's own loopback.
 pub(super) const PORT: u16 = 9099;
@@ -50,10 +52,17 @@ pub fn boot() -> Boot {
     }
 }
 
+/// What stands around a table, for a person to look at: whose it is depends on the agent.
+fn frame(routing: &Routing) -> Frame {
+    let header = "# written by evenkeel: what is changed by hand here is overwritten";
+    routing.external.first().map_or_else(Frame::container, |e| Frame::external(e, header))
+}
+
 /// A configuration whose places are all free.
 pub(super) fn preview(routing: &Routing) -> Preview {
     let sizes = routing.pools.iter().map(|(name, pool)| (name.clone(), assign::size(pool, 0, 0)));
     let rendered = render::render(
+        &frame(routing),
         routing,
         &sizes.collect(),
         &std::collections::BTreeMap::new(),

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::BOOT;
 use super::assign::{Admin, NOBODY, Places};
 use super::parse::{Counters, InPool, counters, mark, place, pools};
 use super::render::{Culprit, LeftOut};
+use super::site::{Frame, Ours};
 use super::words::Section;
-use super::{BOOT, MARK};
 use crate::model::{
     PoolName, Route, Routing, ServerState, ServerView, ServiceName, Table, Target, Time,
 };
@@ -22,6 +23,9 @@ pub(super) struct InForce {
     pub(super) counters: Counters,
 }
 
+/// The structure of somebody else.
+const THEIRS: &str = "theirs";
+
 /// What is about to change by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Transition {
@@ -31,15 +35,21 @@ pub(super) struct Transition {
 }
 
 /// The commands whose answers [`read`] takes.
-pub(super) fn questions() -> [String; 3] {
+pub(super) fn questions(frame: &Frame) -> [String; 3] {
     // Type 5 is frontends (1) and servers (4).
-    [format!("show env {MARK}"), "show servers state".into(), "show stat -1 5 -1".into()]
+    [format!("show env {}", frame.mark), "show servers state".into(), "show stat -1 5 -1".into()]
 }
 
-/// `None` where it is a HAProxy that was not configured by us.
-pub(super) fn read(answers: &[String]) -> Option<InForce> {
+/// `None` where it is a HAProxy that was not configured by us and should be. One that somebody else runs has nothing of
+/// ours until its first reload, and never has where only its servers are ours.
+pub(super) fn read(answers: &[String], frame: &Frame) -> Option<InForce> {
     let [env, state, stat] = answers else { return None };
-    let digest = mark(env)?.to_owned();
+    let digest = match (frame.ours, mark(env, &frame.mark)) {
+        (Ours::Everything | Ours::File, Some(mark)) => mark.to_owned(),
+        (Ours::Everything, None) => return None,
+        (Ours::File, None) => String::new(),
+        (Ours::Servers, _) => THEIRS.to_owned(),
+    };
     Some(InForce { digest, pools: pools(state), counters: counters(stat) })
 }
 
@@ -147,6 +157,29 @@ impl InForce {
         }
         out
     }
+}
+
+/// The pools for which somebody else's HAProxy has no backend, or one with too few places, and what is missing.
+pub(super) fn lacking(table: &Table, in_force: &InForce) -> BTreeMap<PoolName, String> {
+    let mut out = BTreeMap::new();
+    for (name, pool) in &table.routing.pools {
+        let wanted = table.servers.get(name).map_or(0, Vec::len);
+        let has = in_force.places(name).map_or(0, BTreeMap::len);
+        let enough = usize::try_from(pool.most).unwrap_or(usize::MAX).max(wanted);
+        let needs = format!("servers {0}_1 to {0}_{enough}", pool.service);
+        if has == 0 {
+            let why = format!(
+                "HAProxy has no backend {name} with {needs}, and its structure is not ours"
+            );
+            out.insert(name.clone(), why);
+        } else if wanted > has {
+            out.insert(
+                name.clone(),
+                format!("the backend {name} has {has} servers and needs {needs}"),
+            );
+        }
+    }
+    out
 }
 
 /// What documents say of one pool.

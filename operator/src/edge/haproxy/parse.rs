@@ -6,7 +6,6 @@ use std::net::{IpAddr, SocketAddr};
 use super::assign::{Admin, Place, Places};
 use super::render::{Culprit, LeftOut, Rendered};
 use super::words::Section;
-use super::{CERTIFICATES, MARK};
 
 /// The most lines that are read of one answer.
 const MOST_LINES: usize = 100_000;
@@ -14,8 +13,8 @@ const MOST_LINES: usize = 100_000;
 const LONGEST_REASON: usize = 300;
 
 /// The answer to `show env`: which structure is in force.
-pub(super) fn mark(answer: &str) -> Option<&str> {
-    let value = answer.trim().strip_prefix(MARK)?.strip_prefix('=')?;
+pub(super) fn mark<'a>(answer: &'a str, variable: &str) -> Option<&'a str> {
+    let value = answer.trim().strip_prefix(variable)?.strip_prefix('=')?;
     value.bytes().all(|b| b.is_ascii_alphanumeric()).then_some(value)
 }
 
@@ -143,7 +142,7 @@ pub(super) fn counters(answer: &str) -> Counters {
 pub(super) fn blame(output: &str, file: &str, rendered: &Rendered) -> LeftOut {
     let mut out = LeftOut::new();
     for line in output.lines().take(MOST_LINES).filter(|line| line.contains("[ALERT]")) {
-        let culprit = certificate(line)
+        let culprit = certificate(line, rendered)
             .or_else(|| {
                 let at = format!("{file}:");
                 let rest = line.split_once(&at)?.1;
@@ -159,8 +158,8 @@ pub(super) fn blame(output: &str, file: &str, rendered: &Rendered) -> LeftOut {
     out
 }
 
-fn certificate(line: &str) -> Option<Culprit> {
-    let rest = line.split_once(&format!("{CERTIFICATES}/"))?.1;
+fn certificate(line: &str, rendered: &Rendered) -> Option<Culprit> {
+    let rest = line.split_once(&format!("{}/", rendered.certificates))?.1;
     let name = rest.split(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c))).next()?;
     let name = name.split_once('.')?.1.trim_end_matches('.');
     (name != "list").then(|| Culprit::Certificate(name.to_owned()))
@@ -221,6 +220,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::edge::haproxy::{CERTIFICATES, MARK};
 
     const STATE: &str = "\
 1
@@ -246,8 +246,8 @@ mod tests {
         let ids = [(1, 1), (2, 2), (3, 3)].into();
         let web = InPool { id: 4, places: web, ids };
         assert_eq!(all, BTreeMap::from([("web.8080".to_owned(), web)]));
-        assert_eq!(mark("EVENKEEL_TABLE=0a1b\n"), Some("0a1b"));
-        assert_eq!(mark("Variable not found\n"), None);
+        assert_eq!(mark("EVENKEEL_TABLE=0a1b\n", MARK), Some("0a1b"));
+        assert_eq!(mark("Variable not found\n", MARK), None);
     }
 
     #[test]
@@ -323,7 +323,7 @@ web.8080,web_1,0,2,41,UP,127.0.0.1:28081,,http,
             let (_, rendered) = crate::edge::haproxy::tests::rendered();
             let half = STATE.get(..cut).unwrap_or_default();
             for text in [text.clone(), format!("{half}{text}\n{half}")] {
-                let _ = (mark(&text), pools(&text), counters(&text), place(&text));
+                let _ = (mark(&text, MARK), pools(&text), counters(&text), place(&text));
                 let _ = blame(&format!("[ALERT] {text} /x/c:{text}"), "/x/c", &rendered);
                 let _ = first_alert(&text, "/x/c");
             }

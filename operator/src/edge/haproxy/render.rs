@@ -8,8 +8,9 @@ use sha2::{Digest, Sha256};
 
 use super::assign::{NOBODY, Seat, Seats, place_name};
 use super::routes::{Host, sites};
+use super::site::{Frame, Ours};
 use super::words::{Section, fragment, name, word};
-use super::{BOOT, CERTIFICATES, MARK, PORT};
+use super::{BOOT, PORT};
 use crate::edge::File;
 use crate::model::{
     Balance, Certificate, Listener, ListenerProtocol, Pool, PoolName, Probe, ProbeKind, Route,
@@ -46,23 +47,27 @@ pub(super) struct Rendered {
     pub(super) owners: Vec<Option<Culprit>>,
     /// What was left out before, and what had to be now.
     pub(super) left_out: LeftOut,
+    /// Where certificates are.
+    pub(super) certificates: String,
 }
 
 /// Before the first table: the runtime socket and nothing else.
 pub(super) fn boot() -> String {
-    let mut page = Page::default();
+    let frame = Frame::container();
+    let mut page = Page::new(&frame);
     page.global(Duration::from_secs(10));
     page.text.replace(UNKNOWN, BOOT)
 }
 
 /// Renders what `routing` fixes, with `seats` taken. What is in `left_out`, or cannot be written down, stays out.
 pub(super) fn render(
+    frame: &Frame,
     routing: &Routing,
     sizes: &BTreeMap<PoolName, u32>,
     seats: &BTreeMap<PoolName, Seats>,
     left_out: &LeftOut,
 ) -> Rendered {
-    let mut page = Page { left_out: left_out.clone(), ..Page::default() };
+    let mut page = Page { left_out: left_out.clone(), ..Page::new(frame) };
     page.global(routing.drain);
     page.fragment(routing, Section::Global);
     page.defaults(routing.access_log);
@@ -70,7 +75,7 @@ pub(super) fn render(
     for listener in &routing.listeners {
         page.part(&Culprit::Listener(listener.name.clone()), |p| p.listener(routing, listener));
     }
-    page.say("\nbackend evenkeel:none");
+    page.say(&format!("\nbackend evenkeel:none{}", page.from()));
     page.say("    mode http");
     page.say(
         "    http-request return status 404 content-type text/plain string \
@@ -95,8 +100,8 @@ pub(super) fn render(
 /// Stands for the digest until it is known. It cannot come from outside, where a `$` is refused.
 const UNKNOWN: &str = "$unknown$";
 
-#[derive(Default)]
-struct Page {
+struct Page<'f> {
+    frame: &'f Frame,
     text: String,
     structure: Sha256,
     files: Vec<File>,
@@ -105,7 +110,19 @@ struct Page {
     left_out: LeftOut,
 }
 
-impl Page {
+impl<'f> Page<'f> {
+    fn new(frame: &'f Frame) -> Self {
+        Self {
+            frame,
+            text: String::new(),
+            structure: Sha256::new(),
+            files: Vec::new(),
+            owners: Vec::new(),
+            owner: None,
+            left_out: LeftOut::new(),
+        }
+    }
+
     fn say(&mut self, line: &str) {
         self.structure.update(line.as_bytes());
         self.structure.update(b"\n");
@@ -133,7 +150,7 @@ impl Page {
         let mut part = Self {
             owner: Some(whose.clone()),
             left_out: std::mem::take(&mut self.left_out),
-            ..Self::default()
+            ..Self::new(self.frame)
         };
         let written = write(&mut part);
         self.left_out = part.left_out;
@@ -154,7 +171,14 @@ impl Page {
         self.files.dedup_by(|a, b| a.path == b.path);
         let digest = hex::encode(self.structure.finalize()).chars().take(32).collect::<String>();
         let text = self.text.replacen(UNKNOWN, &digest, 1);
-        Rendered { text, digest, files: self.files, owners: self.owners, left_out: self.left_out }
+        Rendered {
+            text,
+            digest,
+            files: self.files,
+            owners: self.owners,
+            left_out: self.left_out,
+            certificates: self.frame.certificates.clone(),
+        }
     }
 
     fn fragment(&mut self, routing: &Routing, section: Section) {
@@ -168,9 +192,13 @@ impl Page {
     }
 
     fn global(&mut self, drain: Duration) {
-        self.say("# written by evenkeel: what is changed by hand here is overwritten");
+        self.say(&self.frame.header);
         self.say("global");
-        self.put(&format!("    setenv {MARK} {UNKNOWN}"));
+        self.put(&format!("    setenv {} {UNKNOWN}", self.frame.mark));
+        // How it runs is said by whoever runs it; of two sections of that name the later would win.
+        if self.frame.ours != Ours::Everything {
+            return;
+        }
         self.say(&format!(
             "    stats socket ipv4@127.0.0.1:{PORT} level admin expose-fd listeners"
         ));
@@ -180,7 +208,8 @@ impl Page {
     }
 
     fn defaults(&mut self, access_log: bool) {
-        self.say("\ndefaults");
+        // With a name, so that it holds for our own sections whatever stands before them.
+        self.say(if self.named() { "\ndefaults evenkeel" } else { "\ndefaults" });
         self.say("    log global");
         self.say("    option dontlognull");
         if !access_log {
@@ -191,6 +220,15 @@ impl Page {
         }
     }
 
+    /// Whether our sections say themselves which defaults are theirs.
+    fn named(&self) -> bool {
+        self.frame.ours != Ours::Everything
+    }
+
+    fn from(&self) -> &'static str {
+        if self.named() { " from evenkeel" } else { "" }
+    }
+
     fn listener(&mut self, routing: &Routing, listener: &Listener) -> Result<(), String> {
         let Listener { name: of, port, protocol, certificates } = listener;
         let of = name("listener", of)?;
@@ -199,7 +237,7 @@ impl Page {
         } else {
             self.certificates(certificates, *protocol)?
         };
-        self.say(&format!("\nfrontend listener:{of}"));
+        self.say(&format!("\nfrontend listener:{of}{}", self.from()));
         self.say(&format!("    bind :{port}{tls}"));
         let routes = routing.routes.iter().filter(|r| r.listener == listener.name);
         let routes = routes.filter(|r| {
@@ -326,19 +364,19 @@ impl Page {
         Ok(format!(" ssl crt-list {list}{alpn}"))
     }
 
-    /// A file that is only read where this configuration is; returns its path. It can be read by everybody inside:
-    /// images run HAProxy as different users, and nothing else runs there.
+    /// A file that is only read where this configuration is; returns its path.
     fn file(&mut self, of: &str, content: &str) -> String {
         let digest: String =
             hex::encode(Sha256::digest(content.as_bytes())).chars().take(16).collect();
-        let path = format!("{CERTIFICATES}/{digest}.{of}");
-        self.files.push(File { path: path.clone(), content: content.into(), mode: 0o644 });
+        let path = format!("{}/{digest}.{of}", self.frame.certificates);
+        let mode = self.frame.mode;
+        self.files.push(File { path: path.clone(), content: content.into(), mode });
         path
     }
 
     fn backend(&mut self, pool: &PoolName, what: &Pool) -> Result<(), String> {
         let Pool { service, port, protocol, balance, cookie, check, most: _ } = what;
-        self.say(&format!("\nbackend {}", name("pool", pool.as_str())?));
+        self.say(&format!("\nbackend {}{}", name("pool", pool.as_str())?, self.from()));
         let http = match protocol {
             ListenerProtocol::Http => true,
             ListenerProtocol::Tcp => false,

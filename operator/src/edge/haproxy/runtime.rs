@@ -1,4 +1,4 @@
-//! The long conversation with HAProxy's runtime socket, from inside its container.
+//! The long conversation with HAProxy's runtime socket.
 //!
 //! One command takes a fraction of a millisecond this way; a new process in the container for each takes fifty.
 
@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::PORT;
-use crate::edge::{Container, Conversation};
+use super::site::{NO_MEANS, Site};
+use crate::edge::Conversation;
 use crate::error::causes;
 
 /// Longest wait for an answer.
@@ -25,31 +25,10 @@ pub(super) struct Runtime {
     heard: Vec<u8>,
 }
 
-/// Hands bytes between the conversation and the socket with what the image has. Each ends when either side does, so
-/// that nothing is left behind in the container.
-fn script() -> String {
-    let bash = format!(
-        "exec 3<>/dev/tcp/127.0.0.1/{PORT} || exit 1; \
-         cat <&3 & r=$!; {{ cat >&3; kill $r; }} <&0 & wait $r"
-    );
-    format!(
-        "has() {{ command -v $1 >/dev/null 2>&1; }}; \
-         if has bash; then exec bash -c '{bash}'; \
-         elif has socat; then exec socat - TCP:127.0.0.1:{PORT}; \
-         elif has nc; then exec nc 127.0.0.1 {PORT}; \
-         else echo {NO_MEANS}; fi"
-    )
-}
-
-/// Said where the image has nothing to speak through.
-const NO_MEANS: &str = "no-means";
-
 impl Runtime {
     /// Opens a conversation; the error is for people.
-    pub(super) async fn open(container: &dyn Container) -> Result<Self, String> {
-        let script = script();
-        let command = ["/bin/sh", "-c", script.as_str()];
-        let conversation = container.converse(&command).await.map_err(|e| causes(&e))?;
+    pub(super) async fn open(site: &Site) -> Result<Self, String> {
+        let conversation = site.converse().await.map_err(|e| causes(&e))?;
         let mut runtime = Self { conversation, heard: Vec::new() };
         runtime.ask(&["prompt".to_owned()]).await?;
         Ok(runtime)

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::assign::{Seat, Seats};
 use super::render::{Culprit, LeftOut, Rendered, boot, render};
+use super::site::Frame;
 use super::words::Section;
 use crate::model::{
     Balance, BalancerKind, Certificate, Fragments, Listener, ListenerProtocol, Pool, PoolName,
@@ -101,6 +102,7 @@ fn routing() -> Routing {
         },
         access_log: true,
         drain: Duration::from_secs(30),
+        external: vec![],
     }
 }
 
@@ -118,7 +120,8 @@ fn seats() -> BTreeMap<PoolName, Seats> {
 
 pub(super) fn rendered() -> (Routing, Rendered) {
     let routing = routing();
-    let rendered = render(&routing, &sizes(&routing), &seats(), &LeftOut::new());
+    let rendered =
+        render(&Frame::container(), &routing, &sizes(&routing), &seats(), &LeftOut::new());
     (routing, rendered)
 }
 
@@ -136,7 +139,7 @@ fn one_of_everything() {
 fn only_structure_is_in_the_digest() {
     let (routing, first) = rendered();
     let digest = |routing: &Routing, seats: &BTreeMap<PoolName, Seats>| {
-        render(routing, &sizes(routing), seats, &LeftOut::new()).digest
+        render(&Frame::container(), routing, &sizes(routing), seats, &LeftOut::new()).digest
     };
     assert_eq!(digest(&routing, &BTreeMap::new()), first.digest);
     let mut other = seats();
@@ -164,7 +167,10 @@ fn only_structure_is_in_the_digest() {
     for n in more.values_mut() {
         *n += 1;
     }
-    assert_ne!(render(&routing, &more, &seats(), &LeftOut::new()).digest, first.digest);
+    assert_ne!(
+        render(&Frame::container(), &routing, &more, &seats(), &LeftOut::new()).digest,
+        first.digest
+    );
 }
 
 #[test]
@@ -178,7 +184,7 @@ fn what_is_left_out_leaves_the_rest_as_it_was() {
         Culprit::Listener("postgres".into()),
     ] {
         let left_out: LeftOut = [(culprit.clone(), "why".to_owned())].into();
-        let less = render(&routing, &sizes(&routing), &seats(), &left_out);
+        let less = render(&Frame::container(), &routing, &sizes(&routing), &seats(), &left_out);
         assert_eq!(less.left_out, left_out);
         assert!(!less.owners.contains(&Some(culprit.clone())));
         assert_ne!(less.digest, all.digest);
@@ -188,7 +194,7 @@ fn what_is_left_out_leaves_the_rest_as_it_was() {
     // Never in the clear instead of with TLS.
     let left_out: LeftOut =
         [(Culprit::Certificate("tls.shop.pem".into()), "bad".to_owned())].into();
-    let less = render(&routing, &sizes(&routing), &seats(), &left_out);
+    let less = render(&Frame::container(), &routing, &sizes(&routing), &seats(), &left_out);
     assert!(!less.text.contains(":443"), "{}", less.text);
     assert!(less.left_out.contains_key(&Culprit::Listener("https".into())));
 }
@@ -213,7 +219,8 @@ fn nothing_that_is_given_begins_a_line_or_a_word_of_its_own() {
         for evil in [evil, "a b", "a\"b", "a'b", "a\\", "a#b", "$HOME"] {
             let mut routing = routing();
             give(&mut routing, evil.into());
-            let out = render(&routing, &sizes(&routing), &seats(), &LeftOut::new());
+            let out =
+                render(&Frame::container(), &routing, &sizes(&routing), &seats(), &LeftOut::new());
             assert!(!out.text.contains(evil) && !out.text.contains("6.6.6.6"), "{n}: {evil:?}");
             assert!(!out.left_out.is_empty(), "{n}: {evil:?} was taken");
         }
@@ -227,7 +234,8 @@ fn nothing_that_is_given_begins_a_line_or_a_word_of_its_own() {
             Section::Frontend => routing.fragments.frontend = text,
             Section::Backend => routing.fragments.backend = text,
         }
-        let out = render(&routing, &sizes(&routing), &seats(), &LeftOut::new());
+        let out =
+            render(&Frame::container(), &routing, &sizes(&routing), &seats(), &LeftOut::new());
         assert!(!out.text.contains("evil"));
         assert_eq!(out.left_out.keys().collect::<Vec<_>>(), [&Culprit::Fragment(section)]);
     }

@@ -5,6 +5,7 @@ use rustls_pki_types::{CertificateDer, ServerName};
 use sha2::{Digest as _, Sha256};
 use webpki::EndEntityCert;
 
+use super::image::Surroundings;
 use crate::model::Certificate;
 
 /// Where certificates are put.
@@ -15,9 +16,13 @@ const MOST_NAMES: usize = 100;
 
 /// Where a certificate is in the container. Its content is in the name, so that what is in force stays what it is
 /// while another is tried.
-pub(super) fn path(certificate: &Certificate) -> String {
+pub(super) fn path(certificate: &Certificate, beside: Option<&Surroundings>) -> String {
+    let directory = match beside {
+        Some(Surroundings { file, .. }) => format!("{file}.certificates"),
+        None => DIRECTORY.to_owned(),
+    };
     let digest = hex::encode(Sha256::digest(certificate.pem.reveal()));
-    format!("{DIRECTORY}/{}-{}.pem", certificate.name, digest.get(..16).unwrap_or_default())
+    format!("{directory}/{}-{}.pem", certificate.name, digest.get(..16).unwrap_or_default())
 }
 
 /// The certificate for a server name, exact or `*.…`; the first where none has it.

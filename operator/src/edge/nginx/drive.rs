@@ -93,12 +93,8 @@ impl Driver {
 
     /// One conversation, from its begin to an error; returns when there is nobody to tell.
     async fn session(&mut self, link: &mut Link) -> Result<(), PortError> {
-        let mut shell = Shell::open(&*link.container).await?;
-        let about = shell.ask(Question::About).await?.text;
-        self.image = Image::parse(&about).ok_or_else(|| {
-            let why = "its image has no nginx that tells its version";
-            PortError::new("ask nginx in its container", Remedy::Hold, why)
-        })?;
+        let mut shell = Shell::open(&link.at).await?;
+        self.image = shell.image().await?;
         self.put.clear();
         self.done = None;
         self.look(&mut shell, link).await?;
@@ -160,7 +156,7 @@ impl Driver {
     }
 
     async fn look(&mut self, shell: &mut Shell, link: &Link) -> Result<(), PortError> {
-        let state = ask_state(shell).await?;
+        let state = shell.state().await?;
         let mut on_disk = None;
         if self.sight.wonders(&state) {
             on_disk = Facts::parse(&shell.ask(Question::Facts).await?.text);
@@ -199,7 +195,12 @@ impl Driver {
             self.left_out.clear();
             self.of = Some(table.routing.clone());
         }
-        let outcome = match self.accepted(link, shell, table).await? {
+        let accepted = match self.accepted(link, shell, table).await {
+            // It is there, and only a person can help: what is in force goes on.
+            Err(e) if e.remedy == Remedy::Hold && self.image.beside.is_some() => Err(causes(&e)),
+            other => other?,
+        };
+        let outcome = match accepted {
             Ok(rendered) => self.reload(link, shell, rendered).await?,
             Err(why) => Err(why),
         };
@@ -233,7 +234,7 @@ impl Driver {
             if self.in_force(&rendered) {
                 return Ok(Ok(rendered));
             }
-            self.upload(link, &rendered).await?;
+            self.upload(link, shell, &rendered).await?;
             if shell.give(&rendered.text).await?.code != 0 {
                 return Ok(Err(format!("{CANDIDATE} cannot be written")));
             }
@@ -241,8 +242,10 @@ impl Driver {
             if answer.code == 0 {
                 return Ok(Ok(rendered));
             }
-            said = complaint(&answer.text);
-            let Some(guilty) = culprit(&answer.text, &rendered, &self.left_out) else { break };
+            let file = self.image.beside.as_ref().map_or(CANDIDATE, |beside| &beside.file);
+            said = complaint(&answer.text, file);
+            let guilty = culprit(&answer.text, file, &rendered, &self.left_out);
+            let Some(guilty) = guilty else { break };
             tracing::warn!(?guilty, %said, "nginx does not take a part of its configuration");
             self.left_out.insert(guilty, format!("nginx says: {said}"));
         }
@@ -255,12 +258,17 @@ impl Driver {
     }
 
     /// Puts certificates into the container that are not there yet.
-    async fn upload(&mut self, link: &Link, rendered: &Rendered) -> Result<(), PortError> {
+    async fn upload(
+        &mut self,
+        link: &Link,
+        shell: &mut Shell,
+        rendered: &Rendered,
+    ) -> Result<(), PortError> {
         let missing = rendered.certificates.iter().map(|(_, file)| file);
         let missing: Vec<File> =
             missing.filter(|file| !self.put.contains(&file.path)).cloned().collect();
         if !missing.is_empty() {
-            link.container.put(&missing).await?;
+            shell.put(&link.at, &missing).await?;
             self.put.extend(missing.into_iter().map(|file| file.path));
         }
         Ok(())
@@ -277,15 +285,16 @@ impl Driver {
             self.sight.problem = None;
             return Ok(Ok(()));
         }
-        let before = ask_state(shell).await?.workers;
+        let before = shell.state().await?.workers;
         self.last_reload = Some(link.clock.now());
         let swapped = shell.ask(Question::Swap).await?;
         if swapped.code != 0 {
-            return Ok(Err(format!("{CONFIG} cannot be replaced")));
+            let why = Some(swapped.text).filter(|text| !text.is_empty());
+            return Ok(Err(why.unwrap_or_else(|| format!("{CONFIG} cannot be replaced"))));
         }
         let confirmed = tokio::time::timeout(CONFIRM_WITHIN, async {
             loop {
-                let state = ask_state(shell).await?;
+                let state = shell.state().await?;
                 if replaced(&before, &state, &rendered.facts.digest) {
                     return Ok::<State, PortError>(state);
                 }
@@ -294,11 +303,24 @@ impl Driver {
         });
         let Ok(state) = confirmed.await else {
             // It was cut in the middle of an answer, so the conversation is of no use any more.
-            *shell = Shell::open(&*link.container).await?;
+            *shell = Shell::open(&link.at).await?;
             shell.ask(Question::Back).await?;
-            return Ok(Err("nginx does not take its configuration, its log says why".to_owned()));
+            let why = match &self.image.beside {
+                None => "nginx does not take its configuration, its log says why".to_owned(),
+                Some(beside) => format!(
+                    "the reload has brought nothing into force: nginx must include {} in its http block, and its log \
+                     says what else is wrong",
+                    beside.file
+                ),
+            };
+            return Ok(Err(why));
         };
         self.sight.took(rendered.facts, state?, link.clock.now());
+        shell.settled();
+        if self.image.beside.is_some() {
+            // What it can do it tells once something of ours is in force.
+            self.image = shell.image().await?;
+        }
         if !rendered.certificates.is_empty() {
             shell.ask(Question::Tidy).await?;
             self.put = rendered.certificates.into_iter().map(|(_, file)| file.path).collect();
@@ -315,14 +337,6 @@ fn replaced(before: &BTreeSet<u32>, state: &State, digest: &str) -> bool {
         && state.workers.is_disjoint(before)
 }
 
-async fn ask_state(shell: &mut Shell) -> Result<State, PortError> {
-    let state = State::parse(&shell.ask(Question::State).await?.text);
-    if state.digest.is_some() {
-        return Ok(state);
-    }
-    Err(PortError::new("ask nginx what is in force", Remedy::Retry, "it does not answer"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -336,6 +350,7 @@ mod tests {
                 workers: workers.iter().copied().collect(),
                 old: old.iter().copied().collect(),
                 requests: 0,
+                told: None,
             };
             replaced(&before, &state, "new")
         };

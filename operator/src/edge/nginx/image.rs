@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use crate::model::{External, Socket};
+
 /// What the renderer must know of the program and its container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
@@ -13,6 +15,31 @@ pub struct Image {
     pub http2: bool,
     /// The container's host name: what its access log is called.
     pub hostname: String,
+    /// What somebody else has configured around ours; `None` in a container of ours.
+    pub beside: Option<Surroundings>,
+}
+
+/// The configuration of somebody else that includes ours, in its `http` block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Surroundings {
+    /// The first line of ours.
+    pub header: String,
+    /// Where ours is.
+    pub file: String,
+    /// The address where nginx answers what is in force.
+    pub asked: String,
+}
+
+impl Surroundings {
+    /// As a document and whose it is say it.
+    pub fn of(external: &External, header: &str) -> Self {
+        let file = external.file.as_ref().map_or_else(String::new, |f| f.path.clone());
+        let asked = match &external.asked {
+            Socket::Unix(path) => format!("unix:{path}"),
+            Socket::Tcp(at) => at.clone(),
+        };
+        Self { header: header.to_owned(), file, asked }
+    }
 }
 
 /// Where nginx has what TCP listeners need.
@@ -34,6 +61,7 @@ impl Default for Image {
             stream: Stream::Built,
             http2: true,
             hostname: "nginx".to_owned(),
+            beside: None,
         }
     }
 }
@@ -68,7 +96,21 @@ impl Image {
             None => Stream::Missing,
         };
         let http2 = has("--with-http_v2_module");
-        Some(Self { version: version?, stream, http2, hostname: hostname.to_owned() })
+        Some(Self { version: version?, stream, http2, hostname: hostname.to_owned(), beside: None })
+    }
+
+    /// One that somebody else runs, with what it has `told`: `version NUMBER` where something of ours is in force.
+    /// Until then nothing is used that only newer ones have. It includes ours in `http`, so that there is no `stream`.
+    pub fn beside(surroundings: Surroundings, told: Option<&str>) -> Self {
+        let mut lines = told.unwrap_or_default().lines();
+        let version = lines.find_map(|line| parse_version(line.strip_prefix("version ")?));
+        Self {
+            version: version.unwrap_or((1, 18, 0)),
+            stream: Stream::Missing,
+            http2: true,
+            hostname: "nginx".to_owned(),
+            beside: Some(surroundings),
+        }
     }
 }
 

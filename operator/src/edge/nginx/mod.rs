@@ -9,6 +9,7 @@ mod blame;
 mod certificate;
 mod drive;
 mod facts;
+mod here;
 mod image;
 mod pace;
 mod page;
@@ -23,7 +24,7 @@ mod upstream;
 
 pub use drive::drive;
 pub use facts::Facts;
-pub use image::{Image, Stream};
+pub use image::{Image, Stream, Surroundings};
 pub use page::{Culprit, Part};
 pub use render::{ASK_PORT, LeftOut, Rendered, render};
 
@@ -40,7 +41,10 @@ const CONFIG: &str = "/etc/evenkeel/nginx.conf";
 pub(super) fn preview(routing: &Arc<Routing>) -> Preview {
     let table =
         Table { routing: routing.clone(), servers: BTreeMap::new(), complete: true, held: false };
-    let Rendered { text, facts, .. } = render(&table, &Image::default(), &LeftOut::new());
+    let header = "# written by evenkeel: what is changed by hand here is overwritten";
+    let beside = |external| Image::beside(Surroundings::of(external, header), None);
+    let image = routing.external.first().map_or_else(Image::default, |e| beside(e));
+    let Rendered { text, facts, .. } = render(&table, &image, &LeftOut::new());
     let note = "# no server is known here: each comes into its upstream when it runs\n";
     Preview { file: "nginx.conf", text: format!("{note}{text}"), problem: facts.problem }
 }

@@ -249,6 +249,7 @@ fn configuration(
     facts: &Facts,
 ) -> Page {
     let mut page = Page::new();
+    draft.image.beside.iter().for_each(|beside| page.line(&beside.header));
     facts.lines().iter().for_each(|line| page.line(line));
     let listeners = |protocol| {
         let routing = &draft.table.routing;
@@ -267,16 +268,25 @@ fn configuration(
         Stream::Built | Stream::Missing => Some(String::new()),
     };
     stream.iter().filter(|load| !load.is_empty()).for_each(|load| page.line(load));
-    main(&mut page, draft);
-    page.block("http", |page| {
+    let http = |page: &mut Page| {
         http(page, draft, by_listener);
         for listener in listeners(ListenerProtocol::Http) {
             let routes = by_listener.get(listener.name.as_str()).map_or(&[][..], Vec::as_slice);
             server::http(page, draft, listener, routes);
         }
         page.line("");
-        ask(page, UNKNOWN);
-    });
+        match &draft.image.beside {
+            None => ask(page, UNKNOWN),
+            Some(beside) => ask_beside(page, &beside.asked, UNKNOWN),
+        }
+    };
+    if draft.image.beside.is_some() {
+        // It is included in the `http` block of somebody else.
+        http(&mut page);
+        return page;
+    }
+    main(&mut page, draft);
+    page.block("http", http);
     if stream.is_some() {
         page.block("stream", |page| {
             page.line("proxy_connect_timeout 1s;");
@@ -314,8 +324,17 @@ fn main(page: &mut Page, draft: &Draft<'_>) {
     }
 }
 
-/// What holds for every server, unless a person says otherwise.
-fn http(page: &mut Page, draft: &Draft<'_>, by_listener: &BTreeMap<&str, Vec<usize>>) {
+/// Room for many names holds for all servers of an nginx: beside others it is not ours to make.
+const OF_ALL: [&str; 5] = [
+    "server_names_hash_bucket_size",
+    "server_names_hash_max_size",
+    "map_hash_bucket_size",
+    "map_hash_max_size",
+    "variables_hash_max_size",
+];
+
+/// What each of our servers has, unless a person says otherwise.
+pub(super) fn settings(page: &mut Page, draft: &Draft<'_>) {
     let mut ours = vec![
         ("server_tokens", "off"),
         ("server_names_hash_bucket_size", "512"),
@@ -336,12 +355,21 @@ fn http(page: &mut Page, draft: &Draft<'_>, by_listener: &BTreeMap<&str, Vec<usi
         // A client that has a connection to a worker that ends may be sending on it just now.
         ours.push(("keepalive_min_timeout", "1s"));
     }
+    let beside = draft.image.beside.is_some();
     for (name, value) in ours {
-        if !draft.sets(Part::Defaults, name) {
+        let theirs = beside && (OF_ALL.contains(&name) || draft.sets(Part::Frontend, name));
+        if !theirs && !draft.sets(Part::Defaults, name) {
             page.line(format!("{name} {value};"));
         }
     }
-    server::forwarded(page);
+}
+
+/// What holds for every server.
+fn http(page: &mut Page, draft: &Draft<'_>, by_listener: &BTreeMap<&str, Vec<usize>>) {
+    if draft.image.beside.is_none() {
+        settings(page, draft);
+        server::forwarded(page);
+    }
     page.block("map $http_upgrade $ek_connection", |page| {
         page.line("default upgrade;");
         page.line("\"\" \"\";");
@@ -352,7 +380,9 @@ fn http(page: &mut Page, draft: &Draft<'_>, by_listener: &BTreeMap<&str, Vec<usi
     });
     let servers = draft.table.servers.values().flatten();
     upstream::instances(page, servers.filter(|server| server.target == Target::Ready));
-    access_log(page, draft);
+    if draft.image.beside.is_none() {
+        access_log(page, draft);
+    }
     if let Some(text) = draft.fragment(Part::Defaults) {
         page.fragment(Part::Defaults, text);
     }
@@ -408,11 +438,23 @@ fn ask(page: &mut Page, digest: &str) {
     });
 }
 
+/// Heard by whoever can reach that address, which is for the document to say.
+fn ask_beside(page: &mut Page, at: &str, digest: &str) {
+    page.block("server", |page| {
+        page.line(format!("listen {at};"));
+        page.line("access_log off;");
+        page.line(format!(
+            "location = /digest {{ return 200 \"digest {digest}\\nversion $nginx_version\\npid $pid\\n\"; }}"
+        ));
+        page.line("location = /status { stub_status; }");
+    });
+}
+
 fn used(draft: &Draft<'_>) -> Vec<(String, File)> {
     let mut files = BTreeMap::new();
     for listener in &draft.table.routing.listeners {
         for certificate in draft.certificates(listener) {
-            let path = certificate::path(certificate);
+            let path = certificate::path(certificate, draft.image.beside.as_ref());
             let content = certificate.pem.reveal().as_bytes().to_vec();
             let file = File { path: path.clone(), content, mode: 0o600 };
             files.insert(path, (certificate.name.clone(), file));

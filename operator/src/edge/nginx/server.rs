@@ -86,12 +86,16 @@ fn server(
         // An empty name is that of requests without any; all others come to the default.
         page.line(format!("server_name {};", host.unwrap_or("\"\"")));
         if let Some(certificate) = certificate::choose(certificates, host) {
-            tls(page, certificate);
+            tls(page, draft, certificate);
+        }
+        if draft.image.beside.is_some() {
+            // The `http` block is somebody else's.
+            super::render::settings(page, draft);
         }
         if let Some(text) = draft.fragment(Part::Frontend) {
             page.fragment(Part::Frontend, text);
         }
-        if draft.sets(Part::Frontend, "proxy_set_header") {
+        if draft.image.beside.is_some() || draft.sets(Part::Frontend, "proxy_set_header") {
             forwarded(page);
         }
         let mut longest_first = routes.to_vec();
@@ -121,8 +125,8 @@ fn listen(page: &mut Page, draft: &Draft<'_>, listener: &Listener, other: &str) 
     }
 }
 
-pub(super) fn tls(page: &mut Page, certificate: &Certificate) {
-    let path = certificate::path(certificate);
+pub(super) fn tls(page: &mut Page, draft: &Draft<'_>, certificate: &Certificate) {
+    let path = certificate::path(certificate, draft.image.beside.as_ref());
     page.by(Culprit::Certificate(certificate.name.clone()), |page| {
         page.line(format!("ssl_certificate {path};"));
         page.line(format!("ssl_certificate_key {path};"));
@@ -184,7 +188,7 @@ pub(super) fn tcp(page: &mut Page, draft: &Draft<'_>, listener: &Listener, route
             let ssl = if listener.certificates.is_empty() { "" } else { " ssl" };
             page.line(format!("listen {}{ssl};", listener.port));
             if let Some(certificate) = certificate::choose(&certificates, None) {
-                tls(page, certificate);
+                tls(page, draft, certificate);
             }
             if upstream::serves(draft.servers(name)) {
                 page.line(format!("proxy_pass {name};"));

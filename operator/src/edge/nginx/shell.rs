@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::edge::{Container, Conversation};
+use super::here::Here;
+use super::image::Image;
+use crate::edge::{At, Conversation, File};
 use crate::error::{PortError, Remedy};
 
 /// The longest answer, in bytes: the facts of some ten thousand servers.
@@ -114,25 +116,101 @@ pub(super) struct Answer {
     pub(super) text: String,
 }
 
-/// The shell.
-pub(super) struct Shell(Conversation);
+/// Who does what is asked: a shell in nginx's container, or the agent itself.
+pub(super) enum Shell {
+    Inside(Inside),
+    Here(Here),
+}
+
+/// The shell in a container.
+pub(super) struct Inside(Conversation);
 
 impl Shell {
-    pub(super) async fn open(container: &dyn Container) -> Result<Self, PortError> {
+    pub(super) async fn open(at: &At) -> Result<Self, PortError> {
+        let container = match at {
+            At::Container(container) => container,
+            At::Machine(machine) => return Here::open(machine.clone()).await.map(Self::Here),
+        };
         let script = SCRIPT.replace("PORT", &super::render::ASK_PORT.to_string());
-        container.converse(&["sh", "-c", START, "evenkeel", &script]).await.map(Self)
+        let conversation = container.converse(&["sh", "-c", START, "evenkeel", &script]).await?;
+        Ok(Self::Inside(Inside(conversation)))
+    }
+
+    /// What the renderer must know of this nginx.
+    pub(super) async fn image(&mut self) -> Result<Image, PortError> {
+        let inside = match self {
+            Self::Here(here) => return Ok(here.image().await),
+            Self::Inside(inside) => inside,
+        };
+        let about = inside.within(Question::About.word().as_bytes()).await?.text;
+        Image::parse(&about).ok_or_else(|| {
+            let why = "its image has no nginx that tells its version";
+            PortError::new("ask nginx in its container", Remedy::Hold, why)
+        })
+    }
+
+    /// What it does now. An error where it does not say.
+    pub(super) async fn state(&mut self) -> Result<State, PortError> {
+        let state = match self {
+            Self::Here(here) => here.state().await?,
+            Self::Inside(inside) => {
+                State::parse(&inside.within(Question::State.word().as_bytes()).await?.text)
+            }
+        };
+        if state.digest.is_some() {
+            return Ok(state);
+        }
+        Err(PortError::new("ask nginx what is in force", Remedy::Retry, "it does not answer"))
     }
 
     /// Asks and waits for the answer. After an error the conversation is of no use any more.
     pub(super) async fn ask(&mut self, question: Question) -> Result<Answer, PortError> {
-        self.within(question.word().as_bytes()).await
+        let here = match self {
+            Self::Inside(inside) => return inside.within(question.word().as_bytes()).await,
+            Self::Here(here) => here,
+        };
+        let mut answer = Answer { code: 0, text: String::new() };
+        match question {
+            Question::About | Question::State => {}
+            Question::Facts => answer.text = here.facts(),
+            Question::Test => answer = here.test().await?,
+            Question::Swap => answer = here.swap().await?,
+            Question::Back => here.back()?,
+            Question::Tidy => here.tidy(),
+        }
+        Ok(answer)
     }
 
     /// Hands over a candidate. An upload of a file costs an engine a tenth of a second, this next to nothing.
     pub(super) async fn give(&mut self, candidate: &str) -> Result<Answer, PortError> {
-        self.within(format!("take {}\n{candidate}", candidate.len()).as_bytes()).await
+        match self {
+            Self::Inside(inside) => {
+                inside.within(format!("take {}\n{candidate}", candidate.len()).as_bytes()).await
+            }
+            Self::Here(here) => {
+                here.give(candidate).await.map(|()| Answer { code: 0, text: String::new() })
+            }
+        }
     }
 
+    /// Puts certificates where nginx reads them.
+    pub(super) async fn put(&mut self, at: &At, files: &[File]) -> Result<(), PortError> {
+        match (self, at) {
+            (Self::Here(here), _) => here.put(files).await,
+            (Self::Inside(_), At::Container(container)) => container.put(files).await,
+            (Self::Inside(_), At::Machine(_)) => Ok(()),
+        }
+    }
+
+    /// The configuration is known to be in force.
+    pub(super) fn settled(&mut self) {
+        if let Self::Here(here) = self {
+            here.settled();
+        }
+    }
+}
+
+impl Inside {
     async fn within(&mut self, sent: &[u8]) -> Result<Answer, PortError> {
         let error = |why: String| PortError::new("ask nginx in its container", Remedy::Retry, why);
         match tokio::time::timeout(PATIENCE, self.exchange(sent)).await {
@@ -181,6 +259,8 @@ pub(super) struct State {
     pub(super) old: BTreeSet<u32>,
     /// Requests since nginx's start, those of the agent included.
     pub(super) requests: u64,
+    /// The worker that answered, under the number that it has where it runs.
+    pub(super) told: Option<u32>,
 }
 
 impl State {
@@ -191,6 +271,7 @@ impl State {
         while let Some(line) = lines.next() {
             match line.split_once(' ') {
                 Some(("new", pid)) => state.workers.extend(pid.parse::<u32>()),
+                Some(("pid", pid)) => state.told = pid.parse().ok(),
                 Some(("old", pid)) => state.old.extend(pid.parse::<u32>()),
                 Some(("digest", digest)) => state.digest = Some(digest.to_owned()),
                 Some(("server", "accepts handled requests")) => {

@@ -9,7 +9,7 @@ use super::shell::State;
 use crate::model::{BalancerView, PoolName, Seen, ServerState, ServerView, Table, Target, Time};
 
 /// What the boot configuration is called.
-const NOTHING: &str = "nothing";
+pub(super) const NOTHING: &str = "nothing";
 
 /// What was seen of one nginx.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -88,6 +88,7 @@ fn table() -> Table {
         fragments,
         access_log: true,
         drain: Duration::from_millis(1500),
+        external: vec![],
     };
     let servers = BTreeMap::from([
         (name("web"), vec![server("web", 1, Target::Ready), server("web", 2, Target::Drain)]),
@@ -198,6 +199,7 @@ fn state(digest: &str, workers: &[u32], old: &[u32]) -> State {
         workers: workers.iter().copied().collect(),
         old: old.iter().copied().collect(),
         requests: 0,
+        told: None,
     }
 }
 

@@ -11,10 +11,10 @@ use super::form;
 use super::lower::{Lowering, lower_placement};
 use crate::edge::{self, Boot, keepalived};
 use crate::model::{
-    ACCESS_LOG, Amount, Balancer, BalancerKind, Certificate, Exposure, File, FleetName, Fragments,
-    InstanceSpec, Keep, Listener, ListenerProtocol, Mount, MountSource, OnFailure, Placement, Port,
-    Probe, ProbeKind, Protocol, Resources, Rollout, Secret, Service, ServiceName, SpecHash,
-    Termination,
+    ACCESS_LOG, Amount, Balancer, BalancerKind, Certificate, Exposure, External, File, FleetName,
+    Fragments, InstanceSpec, Keep, Listener, ListenerProtocol, Mount, MountSource, OnFailure,
+    OwnFile, Placement, Port, Probe, ProbeKind, Protocol, Resources, Rollout, Secret, Service,
+    ServiceName, Socket, SpecHash, Termination,
 };
 
 /// How a balancer's containers change: one at a time, and never two on the same published port.
@@ -40,6 +40,18 @@ fn asked(listeners: &[api::Listener]) -> u16 {
     listeners.iter().min_by_key(worth).map_or(0, |l| l.port)
 }
 
+fn haproxy_external(external: api::ExternalHaproxy) -> Arc<External> {
+    let api::ExternalHaproxy { runtime_socket, config_file, check, reload } = external;
+    let file = config_file.map(|path| OwnFile { path, check, reload });
+    Arc::new(External { file, asked: Socket::new(&runtime_socket) })
+}
+
+fn nginx_external(external: api::ExternalNginx) -> Arc<External> {
+    let api::ExternalNginx { config_file, check, reload, status } = external;
+    let file = Some(OwnFile { path: config_file, check, reload });
+    Arc::new(External { file, asked: Socket::new(&status) })
+}
+
 impl Lowering<'_> {
     /// A balancer; meaningless where flaws were found.
     pub(super) fn balancer(
@@ -60,24 +72,29 @@ impl Lowering<'_> {
         } = spec;
         let fleet = FleetName::new(&fleet).map_err(|e| self.flaw("spec.fleet", e)).ok()?;
         let api::BalancerProvider { haproxy, nginx } = provider;
-        let (kind, image, fragments, at) = match (haproxy, nginx) {
-            (Some(api::HaproxyProvider { image, fragments }), _) => {
-                (BalancerKind::Haproxy, image, fragments, "spec.provider.haproxy.image")
+        let (kind, image, fragments, external, at) = match (haproxy, nginx) {
+            (Some(api::HaproxyProvider { image, fragments, external }), _) => {
+                let external: Vec<_> = external.into_iter().map(haproxy_external).collect();
+                (BalancerKind::Haproxy, image, fragments, external, "spec.provider.haproxy.image")
             }
-            (None, Some(api::NginxProvider { image, fragments })) => {
-                (BalancerKind::Nginx, image, fragments, "spec.provider.nginx.image")
+            (None, Some(api::NginxProvider { image, fragments, external })) => {
+                let external = external.into_iter().map(nginx_external).collect();
+                (BalancerKind::Nginx, image, fragments, external, "spec.provider.nginx.image")
             }
             (None, None) => return None, // the schema wants one of the two
         };
         self.judge(at, form::image(&image));
         let api::Fragments { global, defaults, frontend, backend } = fragments;
         let fragments = Fragments { global, defaults, frontend, backend };
+        // Nothing is started for those that run already, and whatever was started before ends.
+        let (replicas, image) =
+            if external.is_empty() { (replicas, image) } else { (0, "external".to_owned()) };
         let most_on_a_host = placement.max_per_host.unwrap_or(replicas).min(replicas);
         let published = listeners.iter().map(|l| api::ContainerPort {
             name: l.name.clone(),
             container_port: l.port,
             protocol: api::Protocol::Tcp,
-            publish: Some(l.first_host_port()),
+            publish: external.is_empty().then(|| l.first_host_port()),
         });
         let ports = self.listener_ports(published.collect(), most_on_a_host);
         let mounts: Vec<Mount> = access_log
@@ -91,7 +108,8 @@ impl Lowering<'_> {
         let Boot { command, args, files, stop_signal } = edge::boot(kind);
         let asked = asked(&listeners);
         let published_first = listeners.first().map_or(0, api::Listener::first_host_port);
-        let listeners = self.listeners(listeners, kind);
+        let own_port = external.is_empty().then(|| edge::own_port(kind));
+        let listeners = self.listeners(listeners, own_port);
         let networks = self.networks(networks);
         let access_log = !mounts.is_empty();
         let spec = InstanceSpec {
@@ -115,7 +133,7 @@ impl Lowering<'_> {
             hash: SpecHash::of(self.owner, &spec),
             spec: Arc::new(spec),
             // It takes connections once its first table is in force, and not before.
-            probe: Some(Probe {
+            probe: external.is_empty().then_some(Probe {
                 kind: ProbeKind::Tcp,
                 port: asked,
                 interval: Duration::from_secs(1),
@@ -141,7 +159,7 @@ impl Lowering<'_> {
             .and_then(|vip| self.virtual_ip(&service, vip, published_first))
             .map(Arc::new);
         let service = Arc::new(service);
-        Some(Balancer { service, kind, listeners, fragments, access_log, virtual_ip })
+        Some(Balancer { service, kind, listeners, fragments, access_log, virtual_ip, external })
     }
 
     /// keepalived beside a balancer. How many there are is known with the fleet.
@@ -206,7 +224,7 @@ impl Lowering<'_> {
         })
     }
 
-    fn listeners(&mut self, listeners: Vec<api::Listener>, kind: BalancerKind) -> Vec<Listener> {
+    fn listeners(&mut self, listeners: Vec<api::Listener>, own_port: Option<u16>) -> Vec<Listener> {
         let mut out = Vec::with_capacity(listeners.len());
         for (index, listener) in listeners.into_iter().enumerate() {
             let api::Listener { name, port, publish: _, protocol, certificates } = listener;
@@ -214,7 +232,7 @@ impl Lowering<'_> {
                 api::ListenerProtocol::Http => ListenerProtocol::Http,
                 api::ListenerProtocol::Tcp => ListenerProtocol::Tcp,
             };
-            if port == edge::own_port(kind) {
+            if Some(port) == own_port {
                 self.flaw(
                     &format!("spec.listeners[{index}].port"),
                     format!(

@@ -12,8 +12,8 @@ use super::node::{Flaw, Pos, meant};
 use super::ports::{self, Claim};
 use super::{Context, form, implied, lower, problem, routes};
 use crate::model::{
-    Balancer, Endpoint, Fleet, FleetName, HOST_LABEL, HostSpec, Port, Problem, Removal, Routing,
-    Service, ServiceName,
+    Balancer, BalancerKind, Endpoint, Fleet, FleetName, HOST_LABEL, HostSpec, Port, Problem,
+    Removal, Routing, Service, ServiceName,
 };
 use crate::source::Objects as ApiObjects;
 
@@ -172,9 +172,48 @@ impl<'a> Force<'a> {
         }
     }
 
+    /// A file or a socket of a balancer that runs already belongs to one document: of two that name it neither counts.
+    fn part_external(&mut self) {
+        let mut all: BTreeMap<String, Vec<(Id, String)>> = BTreeMap::new();
+        for (id, entry) in &self.entries {
+            let Some(Meaning::Balancer(balancer)) = entry.ready.as_ref().map(|r| &r.meaning) else {
+                continue;
+            };
+            let (kind, asked) = match balancer.kind {
+                BalancerKind::Haproxy => ("haproxy", "runtimeSocket"),
+                BalancerKind::Nginx => ("nginx", "status"),
+            };
+            for (index, external) in balancer.external.iter().enumerate() {
+                let at =
+                    |field| (id.clone(), format!("spec.provider.{kind}.external[{index}].{field}"));
+                all.entry(external.asked.to_string()).or_default().push(at(asked));
+                let file = external.file.as_ref().map(|file| file.path.clone());
+                all.entry(file.unwrap_or_default()).or_default().push(at("configFile"));
+            }
+        }
+        all.remove("");
+        for (what, users) in all {
+            let ids: BTreeSet<&Id> = users.iter().map(|(id, _)| id).collect();
+            for (id, path) in users.iter().filter(|_| ids.len() > 1) {
+                let others: Vec<&str> =
+                    ids.iter().filter(|o| **o != id).map(|o| o.name.as_str()).collect();
+                let message = format!("{path}: {what} is also that of {}", others.join(", "));
+                let hint = "one document says all that a balancer does: put the listeners into one";
+                let new = self.entries.get(id).is_some_and(|e| !e.held);
+                if new {
+                    self.tell(id, path, message, Some(hint.into()));
+                }
+            }
+            for id in ids.iter().filter(|_| ids.len() > 1) {
+                self.hold(id);
+            }
+        }
+    }
+
     /// Applies the rules that span documents.
     pub(super) fn settle(mut self) -> InForce {
         self.part_names();
+        self.part_external();
         let default = self.default_fleet();
         for (id, service, held) in self.services() {
             let leaving = self.entries.get(&id).is_some_and(|e| e.leaving);

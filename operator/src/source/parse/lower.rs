@@ -18,8 +18,8 @@ use crate::model::{
     Amount, Balance, CommandCheck, Constraint, Endpoint, EnvValue, EnvVar, Exposure, Fleet,
     FleetName, HOST_LABEL, HostName, HostSpec, HostState, InstanceSpec, Keep, Limits, Mount,
     MountSource, OnFailure, OwnerId, Packing, Placement, Port, Probe, ProbeKind, Protocol,
-    RegistryLabels, RegistrySpec, Resources, Rollout, RouteSpec, Secret, Service, ServiceName,
-    SpecHash, Termination, Tls,
+    RegistryLabels, Resources, Rollout, RouteSpec, Secret, Service, ServiceName, SpecHash,
+    Termination, Tls,
 };
 
 /// Longer than this nothing is waited for: the engine keeps such times in nanoseconds, 64 bits.

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use super::node::meant;
 use crate::edge;
+use crate::model::external::on_this_machine;
 use crate::model::{
     Balance, Balancer, Fleet, FleetName, Listener, ListenerProtocol, ManagedReach, Pool, PoolName,
-    Protocol, RegistrySpec, Route, RouteSpec, Routing, Service, ServiceName, meeting_network,
+    Protocol, RegistrySpec, Route, RouteSpec, Routing, Service, ServiceName, Way,
 };
 
 /// The least time that connections of an old configuration may go on.
@@ -169,6 +170,7 @@ fn bare(balancer: &Balancer) -> Routing {
         fragments: balancer.fragments.clone(),
         access_log: balancer.access_log,
         drain: LEAST_DRAIN,
+        external: balancer.external.clone(),
     }
 }
 
@@ -265,9 +267,17 @@ impl Ground<'_> {
     /// Why the balancer cannot reach the port wherever the service may run.
     fn unreachable(&self, balancer: &Balancer, service: &Service, port: u16) -> Option<Fault> {
         let fleet = self.fleets.get(&service.fleet)?;
-        if fleet.hosts.len() == 1
-            && meeting_network(&balancer.service.spec, &service.spec).is_some()
-        {
+        let way = Way::of(&balancer.external, &balancer.service.spec, &service.spec);
+        let allowed = |h: &&Arc<crate::model::HostSpec>| {
+            service.placement.constraints.iter().all(|c| c.holds(h))
+        };
+        let mut hosts = fleet.hosts.values().filter(allowed);
+        let near = match way {
+            Way::Meet(_) => fleet.hosts.len() == 1,
+            Way::Machine => hosts.all(|h| on_this_machine(h, &service.spec)),
+            Way::Published => false,
+        };
+        if near {
             return None;
         }
         let published = service
@@ -276,7 +286,15 @@ impl Ground<'_> {
             .iter()
             .any(|p| p.container == port && p.protocol == Protocol::Tcp && p.publish.is_some());
         if !published {
-            let (message, hint) = if fleet.hosts.len() == 1 {
+            let (message, hint) = if way == Way::Machine {
+                (
+                    format!(
+                        "port {port} is not published, and the load balancer {} reaches only the agent's own engine without",
+                        balancer.service.name
+                    ),
+                    "add publish to the port, or keep the service on the agent's machine by placement.constraints",
+                )
+            } else if fleet.hosts.len() == 1 {
                 (
                     format!(
                         "port {port} is not published, and the load balancer {} is on none of the service's networks",
@@ -294,10 +312,11 @@ impl Ground<'_> {
             };
             return Some(("port", message, Some(hint.into())));
         }
-        let allowed = |h: &&Arc<crate::model::HostSpec>| {
-            service.placement.constraints.iter().all(|c| c.holds(h))
+        let far = |h: &&Arc<crate::model::HostSpec>| {
+            way != Way::Machine || !on_this_machine(h, &service.spec)
         };
-        let host = fleet.hosts.values().filter(allowed).find(|h| h.ip().is_none())?;
+        let mut hosts = fleet.hosts.values().filter(allowed).filter(far);
+        let host = hosts.find(|h| h.ip().is_none())?;
         let message = format!(
             "the host {} has no IP address that its published ports are reached at",
             host.name

@@ -11,7 +11,7 @@ use evenkeel::backend::docker::archive;
 use evenkeel::bell::Doorbell;
 use evenkeel::clock::Clock;
 use evenkeel::edge::nginx::{Rendered, boot, drive};
-use evenkeel::edge::{File, Link, ViewCell};
+use evenkeel::edge::{At, File, Link, ViewCell};
 use evenkeel::model::{
     Balance, BalancerKind, BalancerView, Certificate, Fragments, InstanceId, Listener,
     ListenerProtocol, Pool, PoolName, Route, Routing, Secret, Seen, Server, ServerState,
@@ -164,6 +164,7 @@ impl Recipe {
             fragments: self.fragments.clone(),
             access_log: self.access_log,
             drain: Duration::from_secs(10),
+            external: vec![],
         };
         Arc::new(Table {
             routing: Arc::new(routing),
@@ -349,7 +350,8 @@ impl Agent {
         let (bell, clock) = (Doorbell::new(), Clock::real());
         let view = ViewCell::new(BalancerView::never(clock.now()), bell.clone());
         let container = reach(rig, id);
-        let link = Link { container, orders: receiver, view: view.clone(), clock };
+        let link =
+            Link { at: At::Container(container), orders: receiver, view: view.clone(), clock };
         let mut tasks = JoinSet::new();
         tasks.spawn(drive(link));
         Self { orders, view, bell, tasks }

@@ -3,6 +3,7 @@
 mod bad;
 mod bad_fields;
 mod chance;
+mod external;
 mod good;
 mod held;
 mod objects;

@@ -355,8 +355,9 @@ fn the_routing_of_a_good_repository() {
             "inner http *.web.internal/ web",
         ]
     );
-    let Routing { kind: _, listeners, routes: _, pools, fragments, access_log, drain } =
+    let Routing { kind: _, listeners, routes: _, pools, fragments, access_log, drain, external } =
         routing(&desired, "edge");
+    assert!(external.is_empty());
     let pool = |(name, pool): (&PoolName, &Pool)| {
         let Pool { service, port, protocol, balance, cookie, check, most } = pool;
         let check = check.as_ref().map(|c| format!("{:?} of {}", c.kind, c.port));
