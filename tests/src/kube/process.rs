@@ -95,8 +95,10 @@ pub(super) fn sweep(runs_dir: &Path) {
 }
 
 fn runs(id: u32) -> bool {
-    // One that ended and was not waited for has no command line.
-    fs::read(format!("/proc/{id}/cmdline")).is_ok_and(|line| !line.is_empty())
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    // One that ended and was not waited for is still listed.
+    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
 }
 
 fn serves(id: u32, dir: &Path) -> bool {
