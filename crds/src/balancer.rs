@@ -76,13 +76,31 @@ use crate::{DEFAULT_FLEET, LoadBalancerStatus, Placement, SecretKeyRef, text};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(transform = rule(
-    "!((has(self.provider.haproxy) && has(self.provider.haproxy.external)) \
-     || (has(self.provider.nginx) && has(self.provider.nginx.external))) \
-     || (self.replicas == 1 && !has(self.accessLog) && !has(self.virtualIp) && !has(self.networks) \
-     && self.listeners.all(l, !has(l.publish)))",
-    "nothing is started for external balancers: leave replicas, accessLog, virtualIp, networks and publish out",
-))]
+#[schemars(
+    transform = rule(
+        "self.listeners.all(l, (has(l.publish) ? l.publish : l.port) + \
+         (has(self.placement.maxPerHost) && self.placement.maxPerHost < self.replicas ? \
+         self.placement.maxPerHost : self.replicas) <= 65536)",
+        "the instances on one host would publish ports beyond 65535: lower publish or maxPerHost",
+    ),
+    transform = rule(
+        "!has(self.provider.haproxy) || has(self.provider.haproxy.external) || \
+         self.listeners.all(l, l.port != 9099)",
+        "9099 is the port inside the container where HAProxy is spoken to",
+    ),
+    transform = rule(
+        "!has(self.provider.nginx) || has(self.provider.nginx.external) || \
+         self.listeners.all(l, l.port != 10901)",
+        "10901 is the port inside the container where nginx is spoken to",
+    ),
+    transform = rule(
+        "!((has(self.provider.haproxy) && has(self.provider.haproxy.external)) \
+         || (has(self.provider.nginx) && has(self.provider.nginx.external))) \
+         || (self.replicas == 1 && !has(self.accessLog) && !has(self.virtualIp) && !has(self.networks) \
+         && self.listeners.all(l, !has(l.publish)))",
+        "nothing is started for external balancers: leave replicas, accessLog, virtualIp, networks and publish out",
+    ),
+)]
 pub struct LoadBalancerSpec {
     /// The fleet that it runs on, and whose services it can route to. Default: `default`.
     #[serde(default = "default_fleet")]
@@ -129,7 +147,9 @@ schema::resource!(
     LoadBalancerSpec,
     LoadBalancerStatus,
     "A load balancer that sends traffic to the instances of services. Which traffic goes where is \
-     said by the routes of each ScalingService."
+     said by the routes of each ScalingService.",
+    "!has(self.spec.virtualIp) || size(self.metadata.name) <= 59",
+    "with a virtualIp the name may have 59 characters: keepalived is called after it"
 );
 
 fn default_fleet() -> String {
@@ -306,6 +326,10 @@ pub(crate) fn nginx_image() -> String {
 /// A port where the balancer takes traffic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(transform = rule(
+    "self.protocol != 'tcp' || !has(self.certificates) || size(self.certificates) == 0",
+    "a tcp listener passes bytes on as they are: it has no certificates",
+))]
 pub struct Listener {
     /// What routes call it, unique in the list.
     #[schemars(schema_with = "text::name")]
@@ -360,7 +384,14 @@ pub struct AccessLog {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct VirtualIp {
     /// The address with the length of its network, such as `10.0.0.100/24`.
-    #[schemars(schema_with = "text::cidr")]
+    #[schemars(
+        schema_with = "text::cidr",
+        transform = rule(
+            "int(self.split('/')[1]) <= (self.contains(':') ? 128 : 32) && \
+             (self.contains(':') || self.matches('^([0-9]{1,3}[.]){3}[0-9]{1,3}/'))",
+            "no address with the length of its network",
+        ),
+    )]
     pub address: String,
     /// The hosts' network interface that takes the address, such as `eth0`.
     #[schemars(schema_with = "text::interface")]

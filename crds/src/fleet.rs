@@ -71,7 +71,10 @@ schema::resource!(
     FleetSpec,
     FleetStatus,
     "Where things run: Docker hosts or a Marathon cluster, with their service catalogue and the \
-     limits that hold for everything on them."
+     limits that hold for everything on them.",
+    "!has(self.spec.discovery) || !has(self.spec.discovery.consul.servers) || \
+     size(self.metadata.name) <= 50",
+    "with consul.servers the name may have 50 characters: the cluster is called after it"
 );
 
 /// What runs the instances: exactly one of `docker` and `marathon`.
@@ -129,7 +132,10 @@ pub struct DockerHost {
     pub address: Option<String>,
     /// What placement constraints and `spreadBy` see, such as `zone: a`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "text::labels")]
+    #[schemars(
+        schema_with = "text::labels",
+        transform = rule("!('host' in self)", "the label host stands for the host's own name"),
+    )]
     pub labels: BTreeMap<String, String>,
     /// Whether instances may be placed here. Default: `active`.
     #[serde(default)]
@@ -230,6 +236,15 @@ pub struct Discovery {
     transform = requires("tokenFile", "address"),
     transform = requires("agentPort", "address"),
     transform = requires("tls", "address"),
+    transform = rule(
+        "!has(self.publish) || !has(self.publish.ui) || !has(self.servers) || \
+         self.publish.ui + self.servers <= 65536",
+        "the servers would publish ports beyond 65535: lower publish.ui",
+    ),
+    transform = rule(
+        "!has(self.network) || !(self.network in ['host', 'none', 'default', 'ingress', 'bridge'])",
+        "network must be one where containers find each other by name",
+    ),
 )]
 pub struct Consul {
     /// How many server containers to run: 1, 3, 5 or 7. Every host also gets a client agent. Unless the fleet's one host is

@@ -189,6 +189,10 @@ form!(HumanDuration, DURATION, number: None, schema: {
     "type": "string",
     "maxLength": 36,
     "pattern": "^([0-9]{1,7}(ms|s|m|h)){1,4}$",
+    "x-kubernetes-validations": [{
+        "rule": "duration(self) <= duration('8784h')",
+        "message": "must not be longer than 366 days",
+    }],
 });
 
 /// Processors, in thousandths: `100m`, `1.5`, `2`. At most 9999.999 processors, never 0.

@@ -3,11 +3,16 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::schema::{self, rule};
 use crate::{HumanDuration, IntOrPercent};
 
 /// How a change replaces running instances.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[schemars(transform = rule(
+    "duration(self.progressDeadline).getMilliseconds() > self.minReadySeconds * 1000",
+    "progressDeadline must be longer than minReadySeconds, or every rollout fails",
+))]
 pub struct Rollout {
     /// How many instances there may be beyond `replicas`, as a number or a percentage, rounded up.
     /// Default: `25%`.
@@ -20,6 +25,7 @@ pub struct Rollout {
     #[schemars(range(min = 0, max = 86_400))]
     pub min_ready_seconds: u32,
     /// A rollout that makes no progress for so long has failed. Default: `10m`.
+    #[schemars(transform = schema::positive)]
     pub progress_deadline: HumanDuration,
     /// What to do with a rollout that has failed. Default: `rollback`.
     pub on_failure: OnFailure,

@@ -32,16 +32,17 @@ const ONLY_JSON_SCHEMA: [&str; 11] = [
     text::PATTERN_MESSAGE,
 ];
 
-/// Gives a root type the schema that its custom resource definition carries.
+/// Gives a root type the schema that its custom resource definition carries. Rules may follow the description: those see
+/// the object's name too.
 macro_rules! resource {
-    ($kind:ident, $spec:ty, $status:ty, $description:expr) => {
+    ($kind:ident, $spec:ty, $status:ty, $description:expr $(, $rule:expr, $message:expr)*) => {
         impl JsonSchema for $kind {
             fn schema_name() -> std::borrow::Cow<'static, str> {
                 stringify!($kind).into()
             }
 
             fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                crate::schema::structural::<$spec, $status>($description)
+                crate::schema::structural::<$spec, $status>($description, &[$(($rule, $message)),*])
             }
         }
 
@@ -76,6 +77,64 @@ pub(crate) fn requires(field: &'static str, other: &'static str) -> impl FnMut(&
             dependencies.insert(field.to_owned(), json!([other]));
         }
     }
+}
+
+/// A duration that may not be nothing.
+pub(crate) fn positive(schema: &mut Schema) {
+    push_rule(schema, "duration(self) > duration('0s')", "must be longer than 0s");
+}
+
+/// An amount of memory that the engine takes and a host can have.
+pub(crate) fn plausible_memory(schema: &mut Schema) {
+    let least = "quantity(self).compareTo(quantity('6Mi')) >= 0";
+    push_rule(schema, least, "too little: the engine takes 6Mi or more");
+    let most = "quantity(self).compareTo(quantity('1Pi')) <= 0";
+    push_rule(schema, most, "more than any host has");
+}
+
+/// A path that means what it says.
+pub(crate) fn plain_path(schema: &mut Schema) {
+    let up = "!self.matches('(^|/)[.][.](/|$)')";
+    push_rule(schema, up, "may not hold \"..\": write the path that is meant");
+    push_rule(schema, "!self.matches('[[:cntrl:]]')", "may not hold control characters");
+}
+
+/// An image reference by the grammar of the engines.
+pub(crate) fn image(schema: &mut Schema) {
+    let rule = concat!(
+        r"self.matches(r'^([a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?",
+        r"([.][a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?)*(:[0-9]+)?/)?",
+        r"[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*(/[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*)*",
+        r"(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?",
+        r"(@(sha256:[a-f0-9]{64}|sha384:[a-f0-9]{96}|sha512:[a-f0-9]{128}))?$')",
+    );
+    push_rule(schema, rule, "malformed: expected [REGISTRY/]REPOSITORY[:TAG][@DIGEST]");
+}
+
+/// An engine's address with all that it takes to reach it.
+pub(crate) fn endpoint(schema: &mut Schema) {
+    let port = "!self.startsWith('tcp://') || self.matches('^tcp://[^@]*:[0-9]+$')";
+    push_rule(schema, port, "write tcp://host:port, without a user");
+    let password = "!self.startsWith('ssh://') || !self.matches('^ssh://[^@]*:[^@]*@')";
+    push_rule(schema, password, "the endpoint holds a password: let ssh log in with a key");
+    let up = "!self.startsWith('unix://') || !self.matches('/[.][.](/|$)')";
+    push_rule(schema, up, "may not hold \"..\": write the path that is meant");
+}
+
+/// The networks of a container: the engine reserves some names.
+pub(crate) fn joinable(schema: &mut Schema) {
+    let reserved = "self.all(n, !(n in ['host', 'none', 'default', 'ingress']))";
+    push_rule(schema, reserved, "host, none, default and ingress cannot be joined");
+    let alone = "!('bridge' in self) || size(self) == 1";
+    push_rule(schema, alone, "the network bridge cannot be joined together with others");
+}
+
+/// Keys of a map: JSON Schema has `propertyNames` for it.
+pub(crate) fn keys(pattern: &str, max: usize, message: &str) -> Value {
+    json!([{
+        "rule": format!("self.all(k, size(k) <= {max} && k.matches(r'{pattern}'))"),
+        "message": message,
+    }])
 }
 
 /// A CEL rule. JSON Schema cannot say it: `conflicts()` does.
@@ -161,12 +220,15 @@ pub(crate) fn conditions(_: &mut SchemaGenerator) -> Schema {
 }
 
 /// The schema of a custom resource: structural, as the API server demands.
-pub(crate) fn structural<Spec: JsonSchema, Status: JsonSchema>(description: &str) -> Schema {
+pub(crate) fn structural<Spec: JsonSchema, Status: JsonSchema>(
+    description: &str,
+    rules: &[(&str, &str)],
+) -> Schema {
     let mut spec = tree::<Spec>();
     let mut status = tree::<Status>();
     each_schema(&mut spec, &mut for_api_server);
     each_schema(&mut status, &mut for_api_server);
-    json_schema!({
+    let mut root = json_schema!({
         "type": "object",
         "description": description,
         "required": ["metadata", "spec"],
@@ -182,7 +244,11 @@ pub(crate) fn structural<Spec: JsonSchema, Status: JsonSchema>(description: &str
             "spec": spec,
             "status": status,
         },
-    })
+    });
+    for (rule, message) in rules {
+        push_rule(&mut root, rule, message);
+    }
+    root
 }
 
 /// The schema of a whole document for editors and `evenkeel check`.

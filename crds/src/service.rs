@@ -86,6 +86,33 @@ use crate::{
          (has(self.ports) && self.ports.exists(p, p.name == self.health.tcp.port))",
         "health.tcp.port must be the name of an entry of ports, or a number",
     ),
+    transform = rule(
+        "!has(self.routes) || !has(self.ports) || self.routes.all(r, \
+         self.ports.all(p, p.protocol == 'tcp' || (p.name != r.port && \
+         (p.containerPort != r.port || self.ports.exists(q, \
+         q.containerPort == r.port && q.protocol == 'tcp')))))",
+        "a route's port must be a tcp port",
+    ),
+    transform = rule(
+        "!has(self.health) || !has(self.ports) || !has(self.health.http) || \
+         self.ports.all(p, p.protocol == 'tcp' || (p.name != self.health.http.port && \
+         (p.containerPort != self.health.http.port || self.ports.exists(q, \
+         q.containerPort == self.health.http.port && q.protocol == 'tcp'))))",
+        "health.http.port must be a tcp port",
+    ),
+    transform = rule(
+        "!has(self.health) || !has(self.ports) || !has(self.health.tcp) || \
+         self.ports.all(p, p.protocol == 'tcp' || (p.name != self.health.tcp.port && \
+         (p.containerPort != self.health.tcp.port || self.ports.exists(q, \
+         q.containerPort == self.health.tcp.port && q.protocol == 'tcp'))))",
+        "health.tcp.port must be a tcp port",
+    ),
+    transform = rule(
+        "!has(self.ports) || self.ports.all(p, !has(p.publish) || p.publish + \
+         (has(self.placement.maxPerHost) && self.placement.maxPerHost < self.replicas ? \
+         self.placement.maxPerHost : self.replicas) <= 65536)",
+        "the instances on one host would publish ports beyond 65535: lower publish or maxPerHost",
+    ),
 )]
 pub struct ScalingServiceSpec {
     /// The fleet that it runs on. Default: `default`, which is the local Docker Engine where no
@@ -129,7 +156,14 @@ pub struct ScalingServiceSpec {
     pub resources: Resources,
     /// Directories of the host and Docker volumes inside the container.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 50), transform = schema::by_name)]
+    #[schemars(
+        length(max = 50),
+        transform = schema::by_name,
+        transform = rule(
+            "self.all(a, self.exists_one(b, b.mountPath == a.mountPath))",
+            "two volumes may not have the same mountPath",
+        ),
+    )]
     pub volumes: Vec<VolumeMount>,
     /// The Docker networks that the container joins, where it answers to the service's name. A
     /// network that the host does not have is made there, as a bridge. Default: the engine's own.
@@ -261,6 +295,7 @@ pub struct Resources {
     pub cpu: Option<Cpu>,
     /// Memory with its unit, such as `64Mi`. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(transform = schema::plausible_memory)]
     pub memory: Option<Memory>,
 }
 
@@ -280,7 +315,13 @@ pub struct VolumeMount {
     #[schemars(schema_with = "text::name")]
     pub name: String,
     /// Where it appears in the container, an absolute path.
-    #[schemars(schema_with = "text::mount_path")]
+    #[schemars(
+        schema_with = "text::mount_path",
+        transform = rule(
+            "!self.matches('^(/[.]?)*$')",
+            "nothing can be mounted over the root directory",
+        ),
+    )]
     pub mount_path: String,
     /// A path of the host that already exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -345,9 +386,11 @@ pub struct Health {
     pub command: Option<CommandCheck>,
     /// Time between two checks. Default: `10s`.
     #[serde(default = "ten_seconds")]
+    #[schemars(transform = schema::positive)]
     pub interval: HumanDuration,
     /// How long a check may take before it counts as failed. Default: `2s`.
     #[serde(default = "two_seconds")]
+    #[schemars(transform = schema::positive)]
     pub timeout: HumanDuration,
     /// So many failures in a row make an instance unhealthy, 1 to 100. Default: 3.
     #[serde(default = "three")]

@@ -4,7 +4,7 @@
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-use crate::NAME_MAX;
+use crate::{NAME_MAX, schema};
 
 /// The keyword that editors and `evenkeel check` show instead of a regular expression.
 pub(crate) const PATTERN_MESSAGE: &str = "patternErrorMessage";
@@ -35,17 +35,21 @@ pub(crate) fn is_label(text: &str) -> bool {
 }
 
 /// One `fn(&mut SchemaGenerator) -> Schema` for each form, to be named by `schema_with`.
+/// A form may be followed by what the API server is told besides.
 macro_rules! text_forms {
-    ($($(#[$doc:meta])* $name:ident = $pattern:expr, $max:expr, $message:expr;)*) => {
+    ($($(#[$doc:meta])* $name:ident = $pattern:expr, $max:expr, $message:expr $(, $rules:path)?;)*) => {
         $(
             $(#[$doc])*
             pub(crate) fn $name(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({
+                #[allow(unused_mut, reason = "most forms have no further rules")]
+                let mut schema = json_schema!({
                     "type": "string",
                     "maxLength": $max,
                     "pattern": $pattern,
                     (PATTERN_MESSAGE): $message,
-                })
+                });
+                $($rules(&mut schema);)?
+                schema
             }
         )*
     };
@@ -57,7 +61,7 @@ text_forms! {
         "expected a name of lower-case letters, digits and '-', beginning and ending with a letter or digit";
     /// An image reference.
     image = "^[A-Za-z0-9][A-Za-z0-9._:/@-]*$", 512,
-        "expected an image such as \"nginx:1.28\" or \"registry.example:5000/app@sha256:…\"";
+        "expected an image such as \"nginx:1.28\" or \"registry.example:5000/app@sha256:…\"", schema::image;
     /// An environment variable's name.
     env_name = "^[A-Za-z_.-][A-Za-z0-9_.-]*$", 253,
         "expected the name of an environment variable such as \"LOG_LEVEL\"";
@@ -66,10 +70,10 @@ text_forms! {
         "expected the key of a secret: letters, digits, '-', '_' and '.'";
     /// An absolute path that can stand in a bind mount.
     mount_path = "^/[^:]*$", 1024,
-        "expected an absolute path without ':' such as \"/srv/data\"";
+        "expected an absolute path without ':' such as \"/srv/data\"", schema::plain_path;
     /// An absolute path of a file that the agent reads.
     file_path = "^/.*[^/]$", 1024,
-        "expected the absolute path of a file such as \"/etc/evenkeel/ca.pem\"";
+        "expected the absolute path of a file such as \"/etc/evenkeel/ca.pem\"", schema::plain_path;
     /// A name that the Docker Engine gives or takes: volumes and networks.
     docker_name = "^[A-Za-z0-9][A-Za-z0-9_.-]*$", 128,
         "expected a Docker volume or network name: letters, digits, '_', '.' and '-'";
@@ -78,7 +82,7 @@ text_forms! {
         "expected letters, digits, '.', '_', '/' and '-', beginning and ending with a letter or digit";
     /// A Docker Engine's address.
     endpoint = "^(unix:///\\S+|tcp://[^\\s/]+|ssh://[^\\s/]+)$", 512,
-        "expected unix:///path, tcp://host:port or ssh://[user@]host[:port]";
+        "expected unix:///path, tcp://host:port or ssh://[user@]host[:port]", schema::endpoint;
     /// A base URL, without credentials.
     url = "^https?://[^\\s@]+$", 512,
         "expected a URL such as \"http://10.0.0.1:8080\" without credentials in it";
@@ -135,7 +139,9 @@ fn unique(item: &Schema, max: u32) -> Schema {
 
 /// Docker networks.
 pub(crate) fn networks(generator: &mut SchemaGenerator) -> Schema {
-    unique(&docker_name(generator), 20)
+    let mut networks = unique(&docker_name(generator), 20);
+    schema::joinable(&mut networks);
+    networks
 }
 
 /// Consul tags.
@@ -183,6 +189,11 @@ pub(crate) fn labels(generator: &mut SchemaGenerator) -> Schema {
         "additionalProperties": label(generator),
         "propertyNames": label(generator),
         "maxProperties": 64,
+        "x-kubernetes-validations": schema::keys(
+            "^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?$",
+            63,
+            "keys are letters, digits, '.', '_', '/' and '-'",
+        ),
     })
 }
 
@@ -197,5 +208,7 @@ pub(crate) fn meta(_: &mut SchemaGenerator) -> Schema {
             (PATTERN_MESSAGE): "expected a key of letters, digits, '-' and '_'",
         },
         "maxProperties": 60,
+        "x-kubernetes-validations":
+            schema::keys("^[A-Za-z0-9_-]+$", 128, "keys are letters, digits, '-' and '_'"),
     })
 }

@@ -17,7 +17,7 @@ use crate::tree::Tree;
 const SUITE: &str = "sid";
 /// What runs beside it comes from a suite that stands still.
 const TOOLS_SUITE: &str = "trixie";
-const TOOLS: [&str; 2] = ["etcd-server", "kubernetes-client"];
+const TOOLS: [&str; 2] = ["etcd-server", "kubectl"];
 /// The compiler among the packages.
 const GO: &str = "usr/lib/go-1.27";
 const SOURCES: &str = "tests/apiserver";
@@ -26,15 +26,10 @@ const PROGRAMS: [&str; 3] = ["apiserver", "etcd", "kubectl"];
 
 /// Makes sure of the programs and of the link `kubernetes` in the target directory, which is returned.
 pub(crate) fn ensure(tree: &Tree) -> Result<PathBuf> {
-    let sources = sources(tree)?;
-    let contents = sources.iter().map(|(name, text)| format!("{name} {}\n{text}", text.len()));
-    let contents = format!("{SUITE} {TOOLS_SUITE} {TOOLS:?} {}", contents.collect::<String>());
-    let made = packages::kept("kubernetes", "", &contents, |work, made| {
-        build(&tree.root().join(SOURCES), work, made)
-    });
-    let programs = match made {
-        Ok(programs) => programs,
-        Err(error) => prebuilt(tree, &contents).with_context(|| format!("{error:#}"))?,
+    let given = std::env::var_os("KUBEBUILDER_ASSETS").filter(|path| !path.is_empty());
+    let programs = match given {
+        Some(assets) => assets.into(),
+        None => made(tree)?,
     };
     let link = tree.target().join("kubernetes");
     if fs::read_link(&link).ok().as_ref() != Some(&programs) {
@@ -42,6 +37,22 @@ pub(crate) fn ensure(tree: &Tree) -> Result<PathBuf> {
         symlink(&programs, &link).with_context(|| format!("cannot make {}", link.display()))?;
     }
     Ok(link)
+}
+
+fn made(tree: &Tree) -> Result<PathBuf> {
+    let sources = sources(tree)?;
+    let contents = sources.iter().map(|(name, text)| format!("{name} {}\n{text}", text.len()));
+    let contents = format!("{SUITE} {TOOLS_SUITE} {TOOLS:?} {}", contents.collect::<String>());
+    let made = packages::kept("kubernetes", "", &contents, |work, made| {
+        build(&tree.root().join(SOURCES), work, made)
+    });
+    match made {
+        Ok(programs) => Ok(programs),
+        Err(error) => {
+            println!("WARNING: cannot build the API server from {SUITE}: {error:#}");
+            prebuilt(tree, &contents)
+        }
+    }
 }
 
 /// Everything in the directory: the program, and the list of packages that it is made of.
@@ -59,12 +70,12 @@ fn build(sources: &Path, work: &Path, made: &Path) -> Result<()> {
     println!(
         "building a Kubernetes API server from {SUITE}; this takes some minutes, once a machine"
     );
+    let tools = work.join("tools");
+    packages::unpack(work, TOOLS_SUITE, &TOOLS, &tools)?;
     let root = work.join("root");
     let list = fs::read_to_string(sources.join("packages.txt"))?;
     let list: Vec<&str> = list.lines().collect();
     packages::unpack(work, SUITE, &list, &root)?;
-    let tools = work.join("tools");
-    packages::unpack(work, TOOLS_SUITE, &TOOLS, &tools)?;
 
     // A path of its own, for Go that knows no modules.
     let place = work.join("path/src/apiserver");
@@ -82,7 +93,8 @@ fn build(sources: &Path, work: &Path, made: &Path) -> Result<()> {
         .arg("apiserver")
         .env("GOROOT", &path(&root.join(GO)))
         .env("GOPATH", &found)
-        .env("GOCACHE", &path(&work.join("cache")))
+        // Outlives the work: after a change of ours only that is compiled again.
+        .env("GOCACHE", &path(&made.with_file_name("go-build")))
         .env("GO111MODULE", "off")
         .env("GOFLAGS", "")
         .env("GOTOOLCHAIN", "local")
@@ -114,9 +126,11 @@ fn release(name: &str) -> Option<String> {
 fn prebuilt(tree: &Tree, contents: &str) -> Result<PathBuf> {
     let from = tree.root().join("../shared/tools/kube-apiserver/bin");
     if !from.join("crdserver.xz").is_file() {
-        bail!("cannot build the API server, and none that was built before is beside the clone");
+        bail!(
+            "there is no API server for the tests, and none that was built before is beside the clone\n\
+             hint: KUBEBUILDER_ASSETS may name a directory with kube-apiserver, etcd and kubectl"
+        );
     }
-    println!("WARNING: cannot build the API server from {SUITE}");
     println!("WARNING: the tests run against one that was BUILT BEFORE, without the newer kinds");
     packages::kept("kubernetes-before", "", &digest(contents)?, |work, made| {
         let part = work.join("made");

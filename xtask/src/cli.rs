@@ -14,6 +14,7 @@ usage: cargo xtask TASK
   demo [--keep]                the main job, shown: commits that scale, roll out and heal balancers, servers and Consul
                                under load, then everything is taken down (--keep leaves it running)
   images [--force]             build the images that tests and examples run, unless they are current
+  image [--dev]                the image of evenkeel itself, tried out (--dev: of the debug build, as :dev)
   crd [--check]                write what is generated from the API types, or check that it is current
   lint                         format, tidiness, clippy, documentation, generated files, dependencies
   test [FILTER…]               set up what is missing, then run the tests
@@ -31,6 +32,7 @@ usage: cargo xtask TASK
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Task {
     Help,
+    Image { dev: bool },
     Images { force: bool },
     Crd { check: bool },
     Lint,
@@ -52,6 +54,8 @@ pub(crate) fn parse(args: &[String]) -> Result<Task, String> {
         ["demo"] => Ok(Task::Demo { keep: false }),
         ["demo", "--keep"] => Ok(Task::Demo { keep: true }),
         ["bench", rest @ ..] => bench(rest),
+        ["image"] => Ok(Task::Image { dev: false }),
+        ["image", "--dev"] => Ok(Task::Image { dev: true }),
         ["images"] => Ok(Task::Images { force: false }),
         ["images", "--force"] => Ok(Task::Images { force: true }),
         ["crd"] => Ok(Task::Crd { check: false }),
@@ -118,6 +122,8 @@ mod tests {
         assert_eq!(parsed("bench"), Ok(Task::Bench { quick: false, rows: vec![] }));
         let rows = vec!["heal".to_owned(), "idle".to_owned()];
         assert_eq!(parsed("bench heal --quick idle"), Ok(Task::Bench { quick: true, rows }));
+        assert_eq!(parsed("image"), Ok(Task::Image { dev: false }));
+        assert_eq!(parsed("image --dev"), Ok(Task::Image { dev: true }));
         assert_eq!(parsed("images"), Ok(Task::Images { force: false }));
         assert_eq!(parsed("images --force"), Ok(Task::Images { force: true }));
         assert_eq!(parsed("crd"), Ok(Task::Crd { check: false }));
@@ -143,7 +149,7 @@ mod tests {
             "demo --scale",
             "bench --slow",
             "bench speed",
-            "image",
+            "image --fast",
             "images now",
             "lint --fix",
             "test --release",
@@ -165,6 +171,7 @@ mod tests {
     fn every_task_is_in_the_usage() {
         for word in [
             "demo",
+            "image",
             "images",
             "crd",
             "lint",

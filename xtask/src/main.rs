@@ -9,6 +9,7 @@ mod cli;
 mod command;
 mod demo;
 mod http;
+mod image;
 mod images;
 mod interrupt;
 mod kubernetes;
@@ -53,6 +54,7 @@ fn run(task: Task) -> Result<()> {
     let tree = Tree::find()?;
     match task {
         Task::Help => println!("{}", cli::USAGE),
+        Task::Image { dev } => image::build(&tree, dev)?,
         Task::Images { force } => images::build(&tree, force)?,
         Task::Crd { check } => lint::crd(&tree, check)?,
         Task::Lint => lint::lint(&tree)?,

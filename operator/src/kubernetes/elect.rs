@@ -112,7 +112,7 @@ pub struct Election {
 }
 
 impl Election {
-    /// Of the lease with this name in the client's own namespace.
+    /// Of the lease with this name in the client's own namespace, or in the one in front of a slash.
     pub fn new(
         client: &Client,
         name: &str,
@@ -120,7 +120,10 @@ impl Election {
         report: Report,
         clock: Clock,
     ) -> Self {
-        let api = Api::default_namespaced(client.clone());
+        let (api, name) = match name.split_once('/') {
+            Some((namespace, name)) => (Api::namespaced(client.clone(), namespace), name),
+            None => (Api::default_namespaced(client.clone()), name),
+        };
         Self { api, name: name.to_owned(), fence, report, clock }
     }
 

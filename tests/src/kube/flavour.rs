@@ -10,7 +10,7 @@ use crate::agent::free_port;
 pub(super) enum Flavour {
     /// Built by the project.
     Own(PathBuf),
-    /// A directory with the `kube-apiserver` and `etcd` of a release, as other projects' tests use it.
+    /// `KUBEBUILDER_ASSETS`: `kube-apiserver`, `etcd` and `kubectl` of a release, as other projects' tests use them.
     Assets(PathBuf),
 }
 
@@ -34,9 +34,11 @@ impl Ports {
 
 impl Flavour {
     pub(super) fn look() -> Self {
-        match std::env::var_os("KUBEBUILDER_ASSETS").filter(|path| !path.is_empty()) {
-            Some(assets) => Self::Assets(assets.into()),
-            None => Self::Own(super::programs()),
+        let programs = super::programs();
+        if programs.join("kube-apiserver").is_file() {
+            Self::Assets(programs)
+        } else {
+            Self::Own(programs)
         }
     }
 

@@ -1,11 +1,13 @@
 //! A real Kubernetes API server for a test: etcd and ports of its own, started in a second, and faults on demand.
 //!
 //! The programs are made by `cargo xtask testbed kubernetes up`, and by `cargo xtask test` before the tests. With
-//! `KUBEBUILDER_ASSETS` its `kube-apiserver` and `etcd` are started instead.
+//! `KUBEBUILDER_ASSETS` both take the `kube-apiserver` there instead.
+#![allow(clippy::disallowed_methods, reason = "it waits for processes")]
 
+pub mod access;
 mod flavour;
 mod process;
-pub mod recorder;
+pub mod proxy;
 
 use std::fs;
 use std::io::Write as _;
@@ -13,6 +15,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+
+use serde_json::Value;
 
 use self::flavour::{Flavour, Ports};
 use self::process::{Process, gone, sweep};
@@ -48,11 +52,19 @@ impl ApiServer {
     /// Starts one that outlives this process, unless it runs already; the path of its kubeconfig.
     pub fn stay(dir: &Path) -> PathBuf {
         let config = dir.join("kubeconfig");
-        if config.is_file() && kubectl(&config, &["get", "--raw", "/readyz"]).status.success() {
+        let same = fs::read_link(dir.join("programs")).ok() == fs::read_link(programs()).ok();
+        if same
+            && config.is_file()
+            && kubectl(&config, &["get", "--raw", "/readyz"]).status.success()
+        {
             return config;
         }
         Self::end(dir);
-        Self::start_in(dir.to_owned(), true).kubeconfig()
+        let started = Self::start_in(dir.to_owned(), true).kubeconfig();
+        if let Ok(of) = fs::read_link(programs()) {
+            std::os::unix::fs::symlink(of, dir.join("programs")).unwrap();
+        }
+        started
     }
 
     /// Ends one that [`stay`](Self::stay) started.
@@ -71,6 +83,11 @@ impl ApiServer {
         let started = Self { dir, flavour, ports, etcd, server, stays };
         started.wait();
         started
+    }
+
+    /// Where the programs are, `kubectl` among them.
+    pub fn programs(&self) -> PathBuf {
+        programs()
     }
 
     /// Where its kubeconfig is, with the token of an administrator.
@@ -112,6 +129,22 @@ impl ApiServer {
         // One that fails before it has read everything closes the pipe, and says why on its own.
         let _ = child.stdin.take().unwrap().write_all(text.as_bytes());
         child.wait_with_output().unwrap()
+    }
+
+    /// The documents of a text as they would be made, one by one: `--dry-run=client` only reads them, `--dry-run=server`
+    /// asks the server, which fills in its defaults.
+    pub fn items(&self, dry_run: &str, text: &str) -> Vec<Value> {
+        let text = self.feed(&["create", dry_run, "-o", "json", "-f", "-"], text);
+        let mut items = Vec::new();
+        for value in serde_json::Deserializer::from_str(&text).into_iter::<Value>() {
+            match value.unwrap() {
+                mut list if list["kind"] == "List" => {
+                    items.append(list["items"].as_array_mut().unwrap());
+                }
+                one => items.push(one),
+            }
+        }
+        items
     }
 
     /// Makes sure of the custom resource definitions, as a user does, and waits until they are served.

@@ -95,10 +95,10 @@ pub(super) fn sweep(runs_dir: &Path) {
 }
 
 fn runs(id: u32) -> bool {
-    // One that ended and was not waited for is still there; one that begins has no command line yet.
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-    let state = stat.rsplit_once(") ").map(|(_, rest)| rest.chars().next());
-    state.flatten().is_some_and(|state| !"ZX".contains(state))
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    // One that ended and was not waited for is still listed.
+    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
 }
 
 fn serves(id: u32, dir: &Path) -> bool {

@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use evenkeel_tests::kube::ApiServer;
+use evenkeel_tests::kube::proxy::{Fault, Proxy};
+use evenkeel_tests::kube::{ApiServer, kubectl};
 
 const SERVICE: &str = "\
 apiVersion: evenkeel.dev/v1alpha1
@@ -55,4 +56,26 @@ fn namespaces_must_exist_and_kinds_are_read_strictly() {
     let mistaken = server.fed(&["apply", "-f", "-"], text);
     let said = String::from_utf8_lossy(&mistaken.stderr);
     assert!(said.contains("unknown field \"spec.replicaz\""), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_writes_down_and_misbehaves() {
+    let server = ApiServer::start();
+    let proxy = Proxy::start(&server).await;
+    let get = |args: &'static [&'static str]| {
+        let config = proxy.kubeconfig();
+        tokio::task::spawn_blocking(move || kubectl(&config, args))
+    };
+    assert!(get(&["get", "--raw", "/api/v1/namespaces/default"]).await.unwrap().status.success());
+    let seen: Vec<String> = proxy.seen().iter().map(ToString::to_string).collect();
+    assert_eq!(seen, ["get namespaces default"]);
+    proxy.fault(|access| access.resource == "configmaps", Fault::Answer(403));
+    let refused = get(&["get", "--raw", "/api/v1/configmaps"]).await.unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("the test says so"), "{said}");
+    proxy.fault(|access| access.verb == "list", Fault::Hang);
+    let hangs = get(&["get", "--raw", "/api/v1/secrets", "--request-timeout=1s"]).await.unwrap();
+    assert!(!hangs.status.success());
+    proxy.calm();
+    assert!(get(&["get", "--raw", "/api/v1/secrets"]).await.unwrap().status.success());
 }

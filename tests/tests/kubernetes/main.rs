@@ -1,7 +1,9 @@
 //! The controller: the real binary on a real API server and the real engine, driven by kubectl.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod access;
 mod bad;
+mod document;
 mod leader;
 mod requests;
 mod rig;

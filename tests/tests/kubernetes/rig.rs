@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use evenkeel_tests::agent::{Agent, Bed, LONG, Service, until};
 use evenkeel_tests::kube::ApiServer;
-use evenkeel_tests::kube::recorder::Recorder;
+use evenkeel_tests::kube::proxy::Proxy;
 use serde_json::Value;
 
 /// Beside the engine, everything that a test of the controller has.
@@ -24,12 +24,12 @@ impl Rig {
         Self { bed, server }
     }
 
-    /// From now on agents go through a recorder.
-    pub(crate) async fn record(&mut self) -> Recorder {
-        let recorder = Recorder::before(&self.server).await;
-        let path = recorder.kubeconfig.display().to_string();
+    /// From now on agents go through a proxy.
+    pub(crate) async fn proxy(&mut self) -> Proxy {
+        let proxy = Proxy::start(&self.server).await;
+        let path = proxy.kubeconfig().display().to_string();
         self.bed.env.insert("KUBECONFIG".into(), path);
-        recorder
+        proxy
     }
 
     pub(crate) fn agent(&self) -> Agent {
