@@ -247,7 +247,8 @@ pub struct Discovery {
     ),
 )]
 pub struct Consul {
-    /// How many server containers to run: 1, 3, 5 or 7. Every host also gets a client agent.
+    /// How many server containers to run: 1, 3, 5 or 7. Every host also gets a client agent. Unless the fleet's one host is
+    /// the local engine, one server a host at most, each on its host's own network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::consul_servers")]
     pub servers: Option<u8>,
@@ -255,8 +256,9 @@ pub struct Consul {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "text::image")]
     pub image: Option<String>,
-    /// The Docker network of the cluster's containers, made where it does not exist. Services that have it among their own
-    /// `networks` are registered; the cluster could not check others. Default: `FLEET-consul`.
+    /// The Docker network of the cluster's containers, made where it does not exist, where the fleet's one host is the local
+    /// engine. Services that have it among their own `networks` are registered; the cluster could not check others. Default:
+    /// `FLEET-consul`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "text::docker_name")]
     pub network: Option<String>,
@@ -286,7 +288,7 @@ pub struct Consul {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ConsulPublish {
     /// The first host port of the user interface, 1 to 65535: the n-th server on one host
-    /// publishes `ui + n - 1`. Default: not published.
+    /// publishes `ui + n - 1`. Default: not published; over several hosts 8500.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65_535))]
     pub ui: Option<u16>,

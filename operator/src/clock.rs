@@ -35,6 +35,17 @@ impl Clock {
         jiff::Timestamp::from_millisecond(ms).unwrap_or_default()
     }
 
+    /// The wall clock as the machine has it now, which may be set to any other time while the agent runs.
+    #[expect(clippy::disallowed_methods, reason = "this is the rim where time enters")]
+    pub fn wall(&self) -> Duration {
+        match &self.0 {
+            Kind::Real { .. } => std::time::SystemTime::now()
+                .duration_since(std::time::UNIX_EPOCH)
+                .unwrap_or_default(),
+            Kind::Manual(at) => Duration::from_millis(at.load(Ordering::Relaxed)),
+        }
+    }
+
     /// A clock that stands still until it is advanced.
     pub fn manual(at: Time) -> Self {
         Self(Kind::Manual(Arc::new(AtomicU64::new(at.0))))

@@ -19,19 +19,19 @@ pub(crate) fn kept(
     let cache = cache()?;
     fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
     let name = format!("{kind}-{}", digest(contents)?);
-    let made = cache.join(format!("{name}{suffix}"));
+    let product = cache.join(format!("{name}{suffix}"));
     // Several clones may ask at once; the second waits and finds it made.
     let lock = fs::File::create(cache.join(format!("{kind}.lock")))?;
     lock.lock().context("cannot lock the cache")?;
-    if !made.exists() {
+    if !product.exists() {
         let work = cache.join(format!("{name}.work"));
         // What a run before left half made is of no use.
         remove(&work)?;
-        let outcome = make(&work, &made);
+        let outcome = make(&work, &product);
         remove(&work)?;
         outcome?;
     }
-    Ok(made)
+    Ok(product)
 }
 
 fn remove(path: &Path) -> Result<()> {

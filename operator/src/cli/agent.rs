@@ -74,13 +74,18 @@ pub async fn run(args: &RunArgs) -> Result<Exit, CliError> {
     report.standby(false);
 
     tracing::info!(%owner, state = %state_dir.display(), "evenkeel begins");
+    let election = cluster.as_ref().map(|c| c.election(&args.lease, &report, &clock));
+    let fence: Arc<dyn Fence> = match &election {
+        Some((_, fence)) => Arc::new(fence.clone()),
+        None => Arc::new(Alone::default()),
+    };
     let parts = Parts {
         clock: clock.clone(),
         store: store.clone(),
         report: report.clone(),
         state_dir: &state_dir,
         bell: source_bell,
-        fence: Arc::new(Alone::default()),
+        fence,
         nudge: Doorbell::new(),
     };
     let Sourced { states, kind, describe } =
@@ -103,7 +108,16 @@ pub async fn run(args: &RunArgs) -> Result<Exit, CliError> {
         fence: parts.fence,
         nudge: parts.nudge,
     };
+    let holding = election.as_ref().map(|(election, _)| {
+        let election = election.clone();
+        side.spawn(async move { election.run().await })
+    });
     let exit = fleets.run(desired, states, stopped, args.once).await;
+    if let (Some((election, _)), Some(holding)) = (&election, holding) {
+        // Nothing is under way any more: the next may begin at once.
+        holding.abort();
+        election.release().await;
+    }
     drop(lock);
     tracing::info!("evenkeel ends; what runs goes on running");
     exit

@@ -265,6 +265,12 @@ pub struct RunArgs {
         env = "EVENKEEL_LISTEN", hide_env_values = true, help_heading = "Agent"
     )]
     pub listen: Listen,
+    /// The lease that one of several replicas holds with --kubernetes, in the pod's own namespace
+    #[arg(
+        long, value_name = "NAME", default_value = crate::kubernetes::elect::NAME,
+        env = "EVENKEEL_LEASE", hide_env_values = true, help_heading = "Agent"
+    )]
+    pub lease: String,
     /// File with the secret that webhooks are signed with
     #[arg(
         long,

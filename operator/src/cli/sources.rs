@@ -13,6 +13,9 @@ use crate::bell::Doorbell;
 use crate::clock::Clock;
 use crate::config;
 use crate::kubernetes::cache::{Cache, Scope};
+use crate::kubernetes::elect::{Election, LeaseFence};
+use crate::kubernetes::event::Recorder;
+use crate::kubernetes::lease::Times;
 use crate::kubernetes::source::Source;
 use crate::kubernetes::write::Writer;
 use crate::kubernetes::{connect, follow, source as objects};
@@ -62,6 +65,23 @@ impl Cluster {
     /// The installation's id, from the cluster's own.
     pub async fn owner(&self) -> Result<OwnerId, CliError> {
         connect::owner(&self.client).await
+    }
+}
+
+impl Cluster {
+    /// What makes one of several replicas act.
+    pub fn election(
+        &self,
+        lease: &str,
+        report: &Report,
+        clock: &Clock,
+    ) -> (Arc<Election>, LeaseFence) {
+        // A pod's name alone is not enough: a container that is started again must not take itself for the one before.
+        let me = format!("{}_{}_{:x}", me(), std::process::id(), clock.wall().as_nanos());
+        let fence = LeaseFence::new(me, Times::default(), clock.clone());
+        let election =
+            Election::new(&self.client, lease, fence.clone(), report.clone(), clock.clone());
+        (Arc::new(election), fence)
     }
 }
 
@@ -164,7 +184,7 @@ fn watch_objects(
     let source = Source::new(cache.clone(), parts.clock.clone(), Some(parts.store.clone()));
     let writer = Writer {
         client: cluster.client.clone(),
-        cache,
+        cache: cache.clone(),
         snapshots: source.snapshots(),
         report: parts.report.clone(),
         fence: parts.fence.clone(),
@@ -173,6 +193,15 @@ fn watch_objects(
         root,
     };
     side.spawn(writer.run());
+    let recorder = Recorder {
+        client: cluster.client.clone(),
+        cache: cache.clone(),
+        report: parts.report.clone(),
+        fence: parts.fence.clone(),
+        clock: parts.clock.clone(),
+        instance: me(),
+    };
+    side.spawn(recorder.run());
     let states = source.subscribe();
     side.spawn(source.run());
     let namespaces: BTreeSet<&str> =
@@ -184,6 +213,13 @@ fn watch_objects(
         format!("{} in {}", objects::DESCRIBE, names.join(", "))
     };
     Sourced { states, kind: "kubernetes", describe }
+}
+
+/// What this replica is called: the pod's name, or the machine's.
+fn me() -> String {
+    let named = std::env::var("HOSTNAME").ok().filter(|h| !h.is_empty());
+    let machine = || std::fs::read_to_string("/etc/hostname").ok().map(|h| h.trim().to_owned());
+    named.or_else(machine).filter(|h| !h.is_empty()).unwrap_or_else(|| "evenkeel".to_owned())
 }
 
 fn jitter(clock: &Clock, salt: u64) -> Jitter {

@@ -193,13 +193,11 @@ async fn run(command: &[String]) -> Result<Output, PortError> {
         let code = status?.code().map_or(-1, i64::from);
         Ok(Output { code, text: out + &err })
     };
-    match timeout(COMMAND, ended).await {
-        Ok(ended) => ended.map_err(failed),
-        Err(_) => {
-            let why = format!("it had not ended after {} s", COMMAND.as_secs());
-            Err(PortError::new(&doing, Remedy::Hold, why))
-        }
+    if let Ok(ended) = timeout(COMMAND, ended).await {
+        return ended.map_err(failed);
     }
+    let why = format!("it had not ended after {} s", COMMAND.as_secs());
+    Err(PortError::new(&doing, Remedy::Hold, why))
 }
 
 /// Reads to the end, and keeps the beginning.

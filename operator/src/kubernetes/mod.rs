@@ -10,13 +10,18 @@
 //! * [`source`]: publishes them as a source does
 //! * [`status`]: from the report to what an object's status should say (pure)
 //! * [`depart`]: may an object that is being deleted go? (pure)
+//! * [`event`]: what happened, for `kubectl describe`
 //! * [`write`]: brings finalizers and statuses to the API server
+//! * [`lease`], [`elect`]: one of several replicas acts
 //! * [`connect`]: which cluster, and is it ready for us
 
 pub mod cache;
 pub mod connect;
 pub mod depart;
+pub mod elect;
+pub mod event;
 pub mod follow;
+pub mod lease;
 pub mod object;
 pub mod source;
 pub mod status;

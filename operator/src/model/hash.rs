@@ -131,7 +131,9 @@ impl SpecHash {
         if !placed_args.is_empty() {
             h.text("placed");
             h.count(placed_args.len());
-            placed_args.iter().for_each(|arg| h.text(&arg.form()));
+            for arg in placed_args {
+                h.text(&arg.form());
+            }
         }
         let digest = h.0.finalize();
         Self(u64::from_be_bytes(std::array::from_fn(|i| digest[i])))

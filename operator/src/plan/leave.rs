@@ -43,13 +43,15 @@ impl Work<'_, '_> {
             }
         }
         let candidates = self.candidates(board);
-        // Of voters one at a time goes, and only while all others are counted on.
+        // Of voters one at a time goes, and only while all others are counted on. One that is missing is no less a voter.
         if self.service.exposure.quorum {
-            let counted_on =
-                |(i, s): (usize, &Seated<'_>), but| i == but || s.bucket == Bucket::Available;
             let free = |index: &usize| {
+                let others = self.seated.iter().enumerate().filter(|(i, _)| i != index);
+                let (on, off): (Vec<_>, Vec<_>) =
+                    others.partition(|(_, s)| s.bucket == Bucket::Available);
                 self.seated[*index].member.step.is_none()
-                    && self.seated.iter().enumerate().all(|s| counted_on(s, *index))
+                    && off.is_empty()
+                    && on.len() + 1 >= self.service.replicas as usize
             };
             if let Some(index) = candidates.iter().copied().find(free)
                 && self.leave(index, budget, out)
@@ -156,5 +158,81 @@ impl Work<'_, '_> {
     fn emit_stop(&self, member: &Member<'_>, reason: Reason, out: &mut Plan) {
         let t = &self.service.termination;
         out.take(member.stop(&self.service.name, &t.signal, t.grace), reason);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::sync::Arc;
+
+    use crate::fake::make;
+    use crate::model::{
+        Amount, Desired, Exposure, Fleet, FleetName, HealthState, HostView, Instance, InstanceId,
+        Limits, Memory, Resources, Revision, Rollout, Seen, Slot, SpecHash, State, Step, Time,
+        Traffic, World,
+    };
+    use crate::plan::{Input, plan};
+
+    /// How many servers of a cluster of three are told to end, of those that are there and have a vote that counts or not.
+    fn stopped(servers: &[(u32, bool)]) -> usize {
+        let mut service = make::service("consul", 3, "new").unwrap();
+        service.routed = true;
+        service.exposure = Exposure { quorum: true, ..Exposure::default() };
+        service.rollout = Rollout { max_surge: Amount::Count(0), ..service.rollout };
+        let now = Time(1_000_000);
+        let (mut hosts, mut views) = (BTreeMap::new(), BTreeMap::new());
+        for n in 1..=3 {
+            let host = make::host(&format!("h{n}"), &[]).unwrap();
+            let mut view = HostView { seen: Seen::Now, ..HostView::never(now) };
+            for (slot, up) in servers.iter().filter(|(slot, _)| *slot == n) {
+                view.instances.push(Instance {
+                    id: InstanceId(format!("id{slot}").into()),
+                    name: format!("consul_{slot}").into(),
+                    service: service.name.clone(),
+                    slot: Slot(*slot),
+                    hash: SpecHash(1),
+                    state: State::Running,
+                    health: HealthState::Healthy { since: Time(0) },
+                    created: Time(0),
+                    resources: Resources::default(),
+                    published: Vec::new(),
+                    bindings: Vec::new(),
+                    networks: Vec::new(),
+                    traffic: Traffic::Voter { up: *up },
+                });
+            }
+            views.insert(host.name.clone(), Arc::new(view));
+            hosts.insert(host.name.clone(), Arc::new(host));
+        }
+        let fleet = Fleet {
+            name: FleetName::of_default(),
+            hosts,
+            limits: Limits::default(),
+            registry: None,
+            approved_prune: None,
+        };
+        let services = [(service.name.clone(), Arc::new(service))].into();
+        let desired = Desired {
+            revision: Revision("r".into()),
+            fleets: BTreeMap::new(),
+            services,
+            routings: BTreeMap::new(),
+            held: BTreeSet::new(),
+            problems: Vec::new(),
+        };
+        let world = World { hosts: views, ..World::default() };
+        let memory = Memory::default();
+        let plan =
+            plan(&Input { fleet: &fleet, desired: &desired, world: &world, memory: &memory, now });
+        plan.steps.iter().filter(|p| matches!(&*p.step, Step::Stop { .. })).count()
+    }
+
+    #[test]
+    fn a_voter_leaves_only_while_all_others_are_there_and_counted_on() {
+        assert_eq!(stopped(&[(1, true), (2, true), (3, true)]), 1, "one at a time");
+        assert_eq!(stopped(&[(2, true), (3, true)]), 0, "one is missing");
+        assert_eq!(stopped(&[(1, false), (2, true), (3, true)]), 1, "the one that does not count");
+        assert_eq!(stopped(&[(1, false), (2, false), (3, true)]), 0, "two do not count");
     }
 }

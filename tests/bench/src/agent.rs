@@ -71,12 +71,13 @@ impl Agent {
             engine.display()
         );
         if let Some(Edge { network, port, consul }) = &edge {
-            fleet += &format!(
+            let more = format!(
                 "  discovery:\n    consul: {{servers: 1, image: \"{CONSUL}\", network: {network}, publish: {{ui: {consul}}}}}\n\
                  ---\napiVersion: evenkeel.dev/v1alpha1\nkind: LoadBalancer\nmetadata: {{name: {owner}-edge}}\nspec:\n  \
                  fleet: bench\n  provider: {{haproxy: {{image: \"{BALANCERS}\"}}}}\n  networks: [{network}]\n  \
                  listeners: [{{name: http, port: 80, publish: {port}}}]\n"
             );
+            fleet.push_str(&more);
         }
         fs::write(repository.join("fleet.yaml"), fleet).unwrap();
         fs::write(directory.join("secret"), SECRET).unwrap();

@@ -254,8 +254,9 @@ spec:
         // A second service is structure, and the command that brings it into force fails.
         self.reload = "[sh, -c, \"echo it is not my day >&2; exit 3\"]".into();
         let second = self.bed.service("api", 1).more(&route("api-test"));
+        // In one commit, or the service would get through before the command fails.
+        self.bed.repo.write("edge.yaml", self.document());
         self.bed.repo.put(&second);
-        self.commit();
         self.until_said("it is not my day").await;
         assert_eq!(self.says(self.port, "api-test").await, "404");
         assert_eq!(self.workers(), before);

@@ -497,19 +497,15 @@ impl Driver {
     /// Of a HAProxy whose structure is somebody else's.
     fn tell_servers(&self, table: &Table, before: &BalancerView, now: Time) {
         let routing = &table.routing;
-        let lacking = observe::lacking(table, &self.in_force);
-        let pools: Vec<&PoolName> =
-            routing.pools.keys().filter(|pool| !lacking.contains_key(*pool)).collect();
-        let refused = lacking.iter().filter_map(|(pool, why)| {
-            Some((routing.pools.get(pool)?.service.clone(), why.clone()))
-        });
+        let (refused, problem) = observe::lacking(table, &self.in_force);
+        let pools = routing.pools.keys().filter(|pool| self.in_force.places(pool).is_some());
         self.link.view.set(BalancerView {
             seen: Seen::Now,
             listening: true,
             servers: self.in_force.servers(routing.pools.keys(), &before.servers, now),
-            pools: pools.into_iter().cloned().collect(),
-            refused: refused.collect(),
-            problem: None,
+            pools: pools.cloned().collect(),
+            refused,
+            problem,
             requests: 0,
             reloads: 0,
             old_workers: self.old_workers,

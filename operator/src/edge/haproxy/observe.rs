@@ -159,9 +159,13 @@ impl InForce {
     }
 }
 
-/// The pools for which somebody else's HAProxy has no backend, or one with too few places, and what is missing.
-pub(super) fn lacking(table: &Table, in_force: &InForce) -> BTreeMap<PoolName, String> {
-    let mut out = BTreeMap::new();
+/// What somebody else's HAProxy lacks for a table: the backend of a pool, or places in one. A service is led to as long as
+/// there is a backend, so that only the first is a refusal.
+pub(super) fn lacking(
+    table: &Table,
+    in_force: &InForce,
+) -> (BTreeMap<ServiceName, String>, Option<String>) {
+    let (mut refused, mut short) = (BTreeMap::new(), Vec::new());
     for (name, pool) in &table.routing.pools {
         let wanted = table.servers.get(name).map_or(0, Vec::len);
         let has = in_force.places(name).map_or(0, BTreeMap::len);
@@ -171,15 +175,12 @@ pub(super) fn lacking(table: &Table, in_force: &InForce) -> BTreeMap<PoolName, S
             let why = format!(
                 "HAProxy has no backend {name} with {needs}, and its structure is not ours"
             );
-            out.insert(name.clone(), why);
+            refused.insert(pool.service.clone(), why);
         } else if wanted > has {
-            out.insert(
-                name.clone(),
-                format!("the backend {name} has {has} servers and needs {needs}"),
-            );
+            short.push(format!("the backend {name} has {has} servers and needs {needs}"));
         }
     }
-    out
+    (refused, (!short.is_empty()).then(|| short.join("; ")))
 }
 
 /// What documents say of one pool.

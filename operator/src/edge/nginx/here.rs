@@ -217,7 +217,7 @@ impl Here {
 fn facts_of(path: &str) -> String {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let lines = text.lines().filter(|line| line.starts_with(super::facts::MARK));
-    lines.map(|line| format!("{line}\n")).collect()
+    lines.flat_map(|line| [line, "\n"]).collect()
 }
 
 async fn get(conversation: &mut Conversation, page: &str) -> std::io::Result<String> {

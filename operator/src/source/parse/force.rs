@@ -10,7 +10,7 @@ use super::applied::{Applied, Document};
 use super::document::{Id, Meaning, Object, Ready, restore};
 use super::node::{Flaw, Pos, meant};
 use super::ports::{self, Claim};
-use super::{Context, form, implied, lower, problem, routes};
+use super::{Context, form, implied, leave, lower, problem, routes};
 use crate::model::{
     Balancer, BalancerKind, Endpoint, Fleet, FleetName, HOST_LABEL, HostSpec, Port, Problem,
     Removal, Routing, Service, ServiceName,
@@ -72,7 +72,7 @@ impl<'a> Force<'a> {
             let others = objects.split_off(1);
             let Some(mut first) = objects.pop() else { continue };
             if leaving {
-                let ready = first.ready.take().or_else(|| force.last_good(&id)).map(emptied);
+                let ready = first.ready.take().or_else(|| force.last_good(&id)).map(leave::emptied);
                 let entry = Entry { object: Some(first), ready, held: false, leaving };
                 force.entries.insert(id, entry);
                 continue;
@@ -464,42 +464,10 @@ impl<'a> Force<'a> {
         self.tell(id, &path, message, Some(hint.into()));
     }
 
-    /// Services whose document is gone from a place where that means something: there were documents before, and a
-    /// revision without them.
-    fn gone(&self) -> BTreeSet<String> {
-        let Some(api) = self.api else { return BTreeSet::new() };
-        let previous: &Applied = self.ctx.previous;
-        let files = previous.objects.iter().filter(|(_, d)| !d.path.starts_with(&api.root));
-        let ids = files.filter_map(|(key, _)| Id::read(key)).filter(|id| id.kind != "Fleet");
-        let now: BTreeSet<&str> = self
-            .entries
-            .keys()
-            .filter(|id| id.kind != "Fleet")
-            .map(|id| id.name.as_str())
-            .collect();
-        let all = previous.gone.iter().cloned().chain(ids.map(|id| id.name));
-        all.filter(|name| !now.contains(name.as_str())).collect()
-    }
-
-    /// What goes for want of a document where others come from an API: what a file asked for, and what is implied by
-    /// a document that is there.
-    fn by_absence(&self, gone: &BTreeSet<String>) -> BTreeSet<ServiceName> {
-        let mut names: BTreeSet<ServiceName> =
-            gone.iter().filter_map(|name| ServiceName::new(name).ok()).collect();
-        for id in self.entries.keys() {
-            let Ok(name) = ServiceName::new(&id.name) else { continue };
-            match id.kind {
-                "Fleet" => names.extend(implied::consul_names(&name)),
-                "LoadBalancer" => names.extend(implied::mover_name(&name)),
-                _ => {}
-            }
-        }
-        names
-    }
-
     fn finish(self, fleets: BTreeMap<FleetName, Arc<Fleet>>) -> InForce {
-        let gone = self.gone();
-        let only = self.api.map(|_| self.by_absence(&gone));
+        let ids: BTreeSet<&Id> = self.entries.keys().collect();
+        let gone = self.api.map(|api| leave::gone(self.ctx.previous, api, &ids));
+        let only = gone.as_ref().map(|gone| leave::by_absence(gone, &ids));
         let mut out = InForce {
             fleets,
             services: BTreeMap::new(),
@@ -509,7 +477,7 @@ impl<'a> Force<'a> {
             objects: BTreeMap::new(),
             routes: BTreeMap::new(),
             removal: Removal { deleted: BTreeSet::new(), only },
-            gone,
+            gone: gone.unwrap_or_default(),
         };
         let mut dark = BTreeSet::new();
         let previous: &Applied = self.ctx.previous;
@@ -616,21 +584,6 @@ impl Entry {
     fn absent(ready: Option<Ready>) -> Self {
         Self { object: None, ready, held: true, leaving: false }
     }
-}
-
-/// The same, and nothing of it is wanted any more: its instances leave as it says.
-fn emptied(ready: Ready) -> Ready {
-    let none = |s: &Service| Arc::new(Service { replicas: 0, suspend: false, ..s.clone() });
-    let meaning = match ready.meaning {
-        Meaning::Service(service) => Meaning::Service(none(&service)),
-        Meaning::Balancer(balancer) => Meaning::Balancer(Arc::new(Balancer {
-            service: none(&balancer.service),
-            virtual_ip: None,
-            ..(*balancer).clone()
-        })),
-        Meaning::Fleet(fleet) => Meaning::Fleet(fleet),
-    };
-    Ready { meaning, ..ready }
 }
 
 fn fleet_id(name: &FleetName) -> Id {

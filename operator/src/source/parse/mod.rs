@@ -14,6 +14,7 @@ mod document;
 mod force;
 mod form;
 mod implied;
+mod leave;
 mod lower;
 mod node;
 mod ports;

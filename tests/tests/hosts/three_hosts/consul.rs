@@ -10,13 +10,15 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 const REPLICAS: u32 = 6;
-/// Of the servers and of the agents.
-const SERVERS: &str = "shop-consul";
-const AGENTS: &str = "shop-consul-agent";
+/// What follows the fleet's name in that of the servers and of the agents.
+const SERVERS: &str = "consul";
+const AGENTS: &str = "consul-agent";
 /// What the agents of the hosts are asked at.
 const AGENT_PORT: u16 = 8510;
 
-fn documents(hosts: &Hosts, ui: &str) -> String {
+fn documents(bed: &Bed, hosts: &Hosts, ui: &str) -> String {
+    // Servers keep their data: those of another test are called otherwise.
+    let fleet = bed.name("shop");
     let mut all = String::new();
     for host in &hosts.all {
         let (name, endpoint) = (&host.name, host.endpoint());
@@ -25,7 +27,7 @@ fn documents(hosts: &Hosts, ui: &str) -> String {
     format!(
         "apiVersion: evenkeel.dev/v1alpha1
 kind: Fleet
-metadata: {{name: shop}}
+metadata: {{name: {fleet}}}
 spec:
   backend:
     docker:
@@ -37,7 +39,7 @@ apiVersion: evenkeel.dev/v1alpha1
 kind: ScalingService
 metadata: {{name: web}}
 spec:
-  fleet: shop
+  fleet: {fleet}
   replicas: {REPLICAS}
   image: evenkeel/toy:1
   ports: [{{name: http, containerPort: 8080, publish: 9300}}]
@@ -93,14 +95,15 @@ async fn passing(asked: &Host) -> Option<Vec<(String, String)>> {
 
 impl<'h> Scene<'h> {
     async fn settled(&mut self) {
-        for (name, replicas) in [(SERVERS, 3), (AGENTS, 3), ("web", REPLICAS)] {
-            let service = Service { name: name.into(), ..self.bed.service(name, replicas) };
+        let (servers, agents) = (self.named(SERVERS), self.named(AGENTS));
+        for (name, replicas) in [(servers, 3), (agents, 3), ("web".into(), REPLICAS)] {
+            let service = Service { name, ..self.bed.service("any", replicas) };
             self.agent.settled(&service, &self.commit).await;
         }
     }
 
     async fn begin(bed: Bed, hosts: &'h Hosts) -> Self {
-        bed.repo.write("shop.yaml", documents(hosts, ""));
+        bed.repo.write("shop.yaml", documents(&bed, hosts, ""));
         let commit = bed.repo.commit("begin");
         let agent = bed.agent();
         let mut scene = Self { hosts, agent, bed, commit };
@@ -126,19 +129,28 @@ impl<'h> Scene<'h> {
         let running = self.running().await;
         assert_eq!(running.len(), REPLICAS as usize);
         for host in &self.hosts.all {
-            until("the catalogue is right", LONG, async || {
-                (passing(host).await? == running).then_some(())
+            let begun = Instant::now();
+            until("the catalogue is right", LONG * 2, async || {
+                let known = passing(host).await;
+                let late = begun.elapsed() > LONG;
+                assert!(!late, "{} knows {known:?}, and there are {running:?}", host.name);
+                (known? == running).then_some(())
             })
             .await;
         }
     }
 
     async fn all_vote(&self) {
-        let names = [1, 2, 3].map(|slot| format!("{SERVERS}-{slot}"));
+        let names = [1, 2, 3].map(|slot| format!("{}-{slot}", self.named(SERVERS)));
         for host in &self.hosts.all {
             until("all servers vote", LONG, async || (voters(host).await? == names).then_some(()))
                 .await;
         }
+    }
+
+    /// A part of the cluster.
+    fn named(&self, part: &str) -> String {
+        format!("{}-{part}", self.bed.name("shop"))
     }
 
     async fn ids(&self, service: &str) -> BTreeMap<String, String> {
@@ -152,11 +164,12 @@ async fn a_cluster_over_three_hosts_survives_its_leader_and_leads_nobody_to_a_lo
     let bed = Bed::new().await;
     let hosts = Hosts::claim(&bed).await;
     let mut scene = Scene::begin(bed, &hosts).await;
+    let servers = scene.named(SERVERS);
     scene.all_vote().await;
     scene.catalogue_is_right().await;
     let each = ["h1", "h2", "h3"].map(str::to_owned);
     for part in [SERVERS, AGENTS] {
-        let mut at: Vec<String> = scene.ids(part).await.into_values().collect();
+        let mut at: Vec<String> = scene.ids(&scene.named(part)).await.into_values().collect();
         at.sort();
         assert_eq!(at, each, "{part}: one a host");
     }
@@ -164,7 +177,7 @@ async fn a_cluster_over_three_hosts_survives_its_leader_and_leads_nobody_to_a_lo
 
     // The leader dies; another leads at once, and its slot is filled again with what it knew.
     let was = leader(&hosts, &hosts.all[0]).await.unwrap();
-    let (_, it) = hosts.of(SERVERS).await.into_iter().find(|(h, _)| h.name == was.name).unwrap();
+    let (_, it) = hosts.of(&servers).await.into_iter().find(|(h, _)| h.name == was.name).unwrap();
     let killed = Instant::now();
     was.docker.kill_container(&it.id, None).await.unwrap();
     let other = hosts.all.iter().find(|host| host.name != was.name).unwrap();
@@ -174,7 +187,7 @@ async fn a_cluster_over_three_hosts_survives_its_leader_and_leads_nobody_to_a_lo
     .await;
     eprintln!("another leads after {:.1} s", killed.elapsed().as_secs_f64());
     until("its slot is filled", LONG, async || {
-        let now = scene.ids(SERVERS).await;
+        let now = scene.ids(&servers).await;
         (now.len() == 3 && !now.contains_key(&it.id)).then_some(())
     })
     .await;
@@ -217,13 +230,14 @@ async fn its_servers_roll_one_at_a_time() {
     let bed = Bed::new().await;
     let hosts = Hosts::claim(&bed).await;
     let mut scene = Scene::begin(bed, &hosts).await;
+    let servers = scene.named(SERVERS);
     scene.all_vote().await;
-    let (web, before) = (scene.ids("web").await, scene.ids(SERVERS).await);
-    scene.bed.repo.write("shop.yaml", documents(&hosts, ", publish: {ui: 8650}"));
+    let (web, before) = (scene.ids("web").await, scene.ids(&servers).await);
+    scene.bed.repo.write("shop.yaml", documents(&scene.bed, &hosts, ", publish: {ui: 8650}"));
     scene.commit = scene.bed.repo.commit("another port");
     // Of three, two always run.
     until("all are new", Duration::from_secs(180), async || {
-        let all = hosts.of(SERVERS).await;
+        let all = hosts.of(&servers).await;
         let runs = all.iter().filter(|(_, c)| c.state == "running").count();
         assert!(runs >= 2, "{runs} servers run");
         (runs == 3 && !all.iter().any(|(_, c)| before.contains_key(&c.id))).then_some(())

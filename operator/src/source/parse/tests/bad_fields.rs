@@ -255,13 +255,40 @@ fn not_implemented_yet() {
             ),
             "a.yaml:4:18: Fleet mesos: spec.backend.marathon is not implemented yet: only Docker hosts are driven yet
                hint: use backend.docker
-               a.yaml:4:88: Fleet mesos: spec.discovery.consul.servers: not implemented yet: a Consul cluster is run only on a fleet whose one host is the local engine
-               hint: run Consul's agents yourself and give the address of one",
+               a.yaml:4:88: Fleet mesos: spec.discovery.consul.servers: 3 servers take 3 hosts, one each, and the fleet has 0",
         ),
         (
             fleet("shop", "[{name: h1, endpoint: \"tcp://h1:2376\", tls: {caFile: /ca.pem}}]"),
             "a.yaml:4:73: Fleet shop: spec.backend.docker.hosts[0].tls is not implemented yet: TLS to an engine needs all of caFile, certFile and keyFile yet
                hint: give all three files",
+        ),
+    ]);
+}
+
+#[test]
+fn a_consul_over_hosts_that_cannot_have_it() {
+    let over = |hosts: &str, consul: &str| {
+        raw(&format!(
+            "apiVersion: evenkeel.dev/v1alpha1\nkind: Fleet\nmetadata: {{name: shop}}\nspec: {{discovery: {{consul: {consul}}}, backend: {{docker: {{hosts: {hosts}}}}}}}"
+        ))
+    };
+    let far = |n: u8| format!("{{name: h{n}, endpoint: \"tcp://10.0.0.{n}:2375\"}}");
+    let local = "{name: local, endpoint: \"unix:///run/docker.sock\"}";
+    let three = format!("[{}, {}, {}]", far(1), far(2), far(3));
+    all(&[
+        (over(&format!("[{local}]"), "{servers: 3, network: a, publish: {ui: 8501}}"), ""),
+        (over(&three, "{servers: 3, publish: {ui: 8501}}"), ""),
+        (over(&format!("[{}]", far(1)), "{servers: 1}"), ""),
+        (
+            over(&three, "{servers: 5, network: a}"),
+            "a.yaml:4:38: Fleet shop: spec.discovery.consul.servers: 5 servers take 5 hosts, one each, and the fleet has 3
+               a.yaml:4:50: Fleet shop: spec.discovery.consul.network: over several hosts the cluster is on the hosts' own network
+               hint: leave it out",
+        ),
+        (
+            over(&format!("[{}, {local}]", far(1)), "{servers: 1}"),
+            "a.yaml:4:38: Fleet shop: spec.discovery.consul.servers: the host local has no IP address that other hosts reach
+               hint: give the host local an address, such as 10.0.0.11",
         ),
     ]);
 }
