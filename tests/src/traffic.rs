@@ -304,8 +304,8 @@ impl Show {
 
     /// To each of these numbers, one after the other.
     pub async fn scale(&mut self, to: &[u32]) -> Stage {
-        let numbers = to.iter().map(|n| format!(" to {n}")).collect::<String>();
-        let what = format!("scale {}{numbers}", self.web.replicas);
+        let numbers = to.iter().map(u32::to_string).collect::<Vec<_>>().join(" to ");
+        let what = format!("scale {} to {numbers}", self.web.replicas);
         let each = async |show: &mut Self| {
             for replicas in to {
                 show.settle_at(*replicas).await;

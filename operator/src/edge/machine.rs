@@ -320,7 +320,7 @@ mod tests {
         assert!(why.ends_with("code 3: $HOME;"), "{why}");
         let missing = run(&words("/no/such/program x")).await.unwrap_err();
         assert!(crate::error::causes(&missing).starts_with("run `/no/such/program x`: "));
-        assert_eq!(run(&words("env")).await.unwrap().text.contains("CARGO"), false);
+        assert!(!run(&words("env")).await.unwrap().text.contains("CARGO"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -169,8 +169,8 @@ mod tests {
     use crate::fake::make;
     use crate::model::{
         Amount, Desired, Exposure, Fleet, FleetName, HealthState, HostView, Instance, InstanceId,
-        Limits, Memory, Resources, Revision, Rollout, Seen, Slot, SpecHash, State, Step, Time,
-        Traffic, World,
+        Limits, Memory, Removal, Resources, Revision, Rollout, Seen, Slot, SpecHash, State, Step,
+        Time, Traffic, World,
     };
     use crate::plan::{Input, plan};
 
@@ -220,6 +220,7 @@ mod tests {
             routings: BTreeMap::new(),
             held: BTreeSet::new(),
             problems: Vec::new(),
+            removal: Removal::default(),
         };
         let world = World { hosts: views, ..World::default() };
         let memory = Memory::default();

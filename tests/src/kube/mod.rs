@@ -2,6 +2,7 @@
 //!
 //! The programs are made by `cargo xtask testbed kubernetes up`, and by `cargo xtask test` before the tests. With
 //! `KUBEBUILDER_ASSETS` both take the `kube-apiserver` there instead.
+#![allow(clippy::disallowed_methods, reason = "it waits for processes")]
 
 pub mod access;
 mod flavour;

@@ -157,12 +157,8 @@ spec:
         self.agent.settled(&self.web.clone(), commit).await;
     }
 
-    fn at(&self, port: u16) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], port))
-    }
-
     async fn says(&self, port: u16, host: &str) -> String {
-        match get(self.at(port), host, "/").await {
+        match get(at(port), host, "/").await {
             Ok(answer) => format!("{}", answer.status),
             Err(_) => "nobody".into(),
         }
@@ -180,7 +176,7 @@ spec:
     }
 
     fn start_load(&mut self) {
-        let (at, host) = (vec![self.at(self.port)], HOST.into());
+        let (at, host) = (vec![at(self.port)], HOST.into());
         self.load = Some(Load::start(Plan { at, host, path: "/".into(), rate: 50, workers: 12 }));
     }
 
@@ -320,4 +316,8 @@ async fn an_external_nginx_is_kept_right() {
     outside.change_under_load().await;
     outside.refusals().await;
     outside.killed().await;
+}
+
+fn at(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
 }

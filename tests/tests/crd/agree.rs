@@ -103,15 +103,15 @@ fn the_api_server_refuses_what_it_can_and_never_what_check_takes() {
     let refusals = String::from_utf8_lossy(&said.stderr);
     let mut wrong = String::new();
     for Case { name, text, verdict } in &cases {
-        let (served, problems) = (taken.contains(name.as_str()), problems(text));
+        let (accepted, problems) = (taken.contains(name.as_str()), problems(text));
         let right = match verdict {
-            Verdict::Good => served && problems.is_empty(),
-            Verdict::Bad => !served && !problems.is_empty(),
-            Verdict::Beyond(_) => served && !problems.is_empty(),
+            Verdict::Good => accepted && problems.is_empty(),
+            Verdict::Bad => !accepted && !problems.is_empty(),
+            Verdict::Beyond(_) => accepted && !problems.is_empty(),
         };
         if !right {
             let why: Vec<&str> = refusals.lines().filter(|line| line.contains(name)).collect();
-            writeln!(wrong, "{text}  is to be {verdict:?}\n  check: {problems:?}\n  server: taken {served} {why:?}").unwrap();
+            writeln!(wrong, "{text}  is to be {verdict:?}\n  check: {problems:?}\n  server: taken {accepted} {why:?}").unwrap();
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
@@ -139,10 +139,10 @@ fn the_api_server_fills_in_the_same_defaults() {
     let good = cases.iter().filter(|c| c.verdict == Verdict::Good);
     let good = joined(good.map(|c| c.text.as_str()));
     let items = |dry_run: &str| server.items(dry_run, &good);
-    let (written, served) = (items("--dry-run=client"), items("--dry-run=server"));
-    assert!(written.len() > 40 && written.len() == served.len(), "{}", written.len());
-    for (written, served) in written.iter().zip(&served) {
-        assert_eq!(written["metadata"]["name"], served["metadata"]["name"]);
+    let (written, stored) = (items("--dry-run=client"), items("--dry-run=server"));
+    assert!(written.len() > 40 && written.len() == stored.len(), "{}", written.len());
+    for (written, held) in written.iter().zip(&stored) {
+        assert_eq!(written["metadata"]["name"], held["metadata"]["name"]);
         let read = match written["kind"].as_str().unwrap() {
             "Fleet" => typed::<FleetSpec>,
             "LoadBalancer" => typed::<LoadBalancerSpec>,
@@ -151,8 +151,8 @@ fn the_api_server_fills_in_the_same_defaults() {
         };
         let meant = read(&written["spec"]);
         // Serde writes forms in their shortest way, so that values are compared as they are meant.
-        assert_eq!(shape(&served["spec"]), shape(&meant), "{written}");
-        assert_eq!(read(&served["spec"]), meant, "{written}");
+        assert_eq!(shape(&held["spec"]), shape(&meant), "{written}");
+        assert_eq!(read(&held["spec"]), meant, "{written}");
     }
 }
 

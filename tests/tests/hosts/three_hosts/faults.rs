@@ -21,14 +21,14 @@ const PUBLISH: u16 = 8181;
 const NOTICED: Duration = Duration::from_secs(8);
 
 fn documents(bed: &Bed, hosts: &Hosts) -> (String, Service) {
-    let mut all = String::new();
-    for host in &hosts.all {
+    let each = hosts.all.iter().map(|host| {
         let edge = if host.name == "h3" { "no" } else { "yes" };
         let (name, endpoint) = (&host.name, host.endpoint());
-        all += &format!(
+        format!(
             "        - {{name: {name}, endpoint: \"{endpoint}\", labels: {{edge: \"{edge}\"}}}}\n"
-        );
-    }
+        )
+    });
+    let all = each.collect::<Vec<_>>().concat();
     let text = format!(
         "apiVersion: evenkeel.dev/v1alpha1
 kind: Fleet
@@ -156,9 +156,9 @@ impl<'h> Scene<'h> {
 
 /// What was under way to the host when it was lost is lost with it, and a few more until it is noticed; nothing after.
 fn noticed(mut stage: Stage, lost: Instant) {
-    let last = stage.report.failures.iter().map(|f| f.begun).max().unwrap_or(lost);
+    let end = stage.report.failures.iter().map(|f| f.begun).max().unwrap_or(lost);
     stage.excused = stage.report.excuse(|f| f.ended >= lost && f.begun <= lost + NOTICED);
-    let within = last.saturating_duration_since(lost).as_secs_f64();
+    let within = end.saturating_duration_since(lost).as_secs_f64();
     eprintln!("{stage}, the last begun after {within:.1} s");
     assert!(stage.report.failures.is_empty(), "{stage}\n{:#?}", stage.report.failures);
 }
