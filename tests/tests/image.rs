@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 fn said(output: &Output) -> String {
     format!(
@@ -28,13 +29,29 @@ fn the_image_is_built_and_runs_confined() {
             .output()
             .unwrap()
     };
-    // A whole life without any documents, state and all, in nothing but two places to write to.
+    // It begins to work, state and all, with nothing but two places to write to, and ends when it is told to.
     let places = ["--tmpfs=/tmp:mode=1777", "--tmpfs=/var/lib/evenkeel:uid=65532,gid=65532"];
     let image = "evenkeel/evenkeel:dev";
-    let once = ["run", "--dir", "/etc/evenkeel", "--once", "--listen=off", "--owner=image-test"];
-    let args: Vec<&str> = places.into_iter().chain([image]).chain(once).collect();
-    let ran = confined(&args);
-    assert!(ran.status.success(), "{}", said(&ran));
+    let name = format!("evenkeel-image-{}", std::process::id());
+    let named = format!("--name={name}");
+    let run = ["run", "--dir", "/etc/evenkeel", "--listen=off", "--owner=image-test"];
+    let args: Vec<&str> =
+        ["--detach", &named].into_iter().chain(places).chain([image]).chain(run).collect();
+    let begun = confined(&args);
+    assert!(begun.status.success(), "{}", said(&begun));
+    let docker = |args: &[&str]| Command::new("docker").args(args).output().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let log = loop {
+        let log = said(&docker(&["logs", &name]));
+        if log.contains("image-test") || Instant::now() > deadline {
+            break log;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    let ended = docker(&["stop", "--time=20", &name]);
+    docker(&["rm", "--force", &name]);
+    assert!(log.contains("image-test"), "it does not begin: {log}");
+    assert!(ended.status.success(), "{}", said(&ended));
     // Nothing in it that a person who gets in could use.
     let shell = confined(&["--entrypoint=/bin/sh", image, "-c", "true"]);
     assert!(!shell.status.success(), "there is a shell");

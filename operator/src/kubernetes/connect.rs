@@ -95,7 +95,7 @@ pub fn hint(e: &kube::Error) -> Option<String> {
     let kube::Error::Api(status) = e else { return None };
     let text = match status.code {
         401 => "the credentials have expired or are not known: renew the kubeconfig or the token",
-        403 => "the account may not do this: kubectl apply -k manifests/kubernetes",
+        403 => "the account may not do this: kubectl apply -k manifests/",
         404 => "the definitions are gone: kubectl apply -f crds/",
         _ => return None,
     };

@@ -46,14 +46,14 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Listens in front of a server.
+    /// Listens in front of a server, for a client whose own namespace is that of the manifests.
     pub async fn start(server: &ApiServer) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let token = TOKENS.split(',').next().unwrap_or_default();
         let text = format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: test\n\
-             contexts: [{{name: test, context: {{cluster: test, user: test}}}}]\n\
+             contexts: [{{name: test, context: {{cluster: test, user: test, namespace: evenkeel}}}}]\n\
              clusters: [{{name: test, cluster: {{server: 'http://{address}'}}}}]\n\
              users: [{{name: test, user: {{token: {token}}}}}]\n",
         );

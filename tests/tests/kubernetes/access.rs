@@ -33,8 +33,9 @@ fn read<T: serde::de::DeserializeOwned>(document: Value) -> T {
     serde_json::from_value(document).unwrap()
 }
 
-/// All that a controller does in its life: who it is, one object of each kind, a mistake, the end.
+/// All that a controller does in its life: who it is, one object of each kind, a loss, a mistake, the end.
 async fn life(rig: &mut Rig) -> Vec<Access> {
+    rig.server.run(&["create", "namespace", "evenkeel"]);
     let proxy = Proxy::start(&rig.server).await;
     rig.bed.env.insert("KUBECONFIG".into(), proxy.kubeconfig().display().to_string());
     // Without an owner given it asks for the cluster's own id. There is nothing yet that it could do in that name.
@@ -73,6 +74,11 @@ async fn life(rig: &mut Rig) -> Vec<Access> {
     let secret = "env: [{name: TOKEN, secret: {name: app, key: token}}]";
     rig.apply(&web.to_string().replace("env: []", secret));
     rig.ready(&web);
+    // Ready a second time: what was told once is counted.
+    let (_, id) = rig.bed.ids(&web).await.pop_first().unwrap();
+    rig.bed.kill(&id).await;
+    let counted = |access: &Access| access.resource == "events" && access.verb == "patch";
+    until("it is ready again", LONG, async || proxy.seen().iter().any(counted).then_some(())).await;
     // What only `check` finds, and so reaches the controller.
     let wrong = json!({"spec": {"fleet": "nowhere"}}).to_string();
     rig.on(&["patch", "--type=merge", "-p", &wrong], &web, &[]);
