@@ -11,7 +11,7 @@
 //! * [`status`]: from the report to what an object's status should say (pure)
 //! * [`depart`]: may an object that is being deleted go? (pure)
 //! * [`event`]: what happened, for `kubectl describe`
-//! * [`write`]: brings finalizers and statuses to the API server
+//! * [`mod@write`]: brings finalizers and statuses to the API server
 //! * [`lease`], [`elect`]: one of several replicas acts
 //! * [`connect`]: which cluster, and is it ready for us
 
