@@ -96,15 +96,6 @@ impl FileSecrets {
         Self { dir, asked: Mutex::default() }
     }
 
-    /// Whether any secret that was asked for would be answered differently now.
-    pub fn changed(&self) -> bool {
-        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        asked.iter().any(|((name, key), was)| {
-            let now = self.look_up(name, key).ok().map(|v| Sha256::digest(v.as_bytes()).into());
-            now != *was
-        })
-    }
-
     fn look_up(&self, name: &str, key: &str) -> Result<String, String> {
         let plain = |s: &str| {
             let ok = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -153,6 +144,14 @@ impl Secrets for FileSecrets {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         asked.insert((name.to_owned(), key.to_owned()), digest);
         found.map(|v| Secret::new(&v))
+    }
+
+    fn changed(&self) -> bool {
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        asked.iter().any(|((name, key), was)| {
+            let now = self.look_up(name, key).ok().map(|v| Sha256::digest(v.as_bytes()).into());
+            now != *was
+        })
     }
 }
 

@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::FileSecrets;
 use crate::model::{
     FleetName, Good, Memory, OwnerId, Quarantine, Revision, RolloutMemory, ServiceMemory,
     ServiceName, SpecHash, Time,
 };
 use crate::reconcile::Keeper;
 use crate::source::load::context;
-use crate::source::parse::{Applied, service_from_document};
+use crate::source::parse::{Applied, Secrets, service_from_document};
 use crate::source::store::Store;
 
 const VERSION: u32 = 1;
@@ -21,12 +20,12 @@ const VERSION: u32 = 1;
 pub struct StoreKeeper {
     store: Arc<Store>,
     owner: OwnerId,
-    secrets: Arc<FileSecrets>,
+    secrets: Arc<dyn Secrets + Send + Sync>,
 }
 
 impl StoreKeeper {
     /// Keeps memory in `store`.
-    pub fn new(store: Arc<Store>, owner: OwnerId, secrets: Arc<FileSecrets>) -> Self {
+    pub fn new(store: Arc<Store>, owner: OwnerId, secrets: Arc<dyn Secrets + Send + Sync>) -> Self {
         Self { store, owner, secrets }
     }
 }

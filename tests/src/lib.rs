@@ -19,3 +19,4 @@ pub mod load;
 pub mod private;
 pub mod proxy;
 pub mod traffic;
+pub mod workers;

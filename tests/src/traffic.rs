@@ -9,12 +9,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use hmac::{KeyInit as _, Mac as _};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::agent::{Agent, BROKEN, Bed, LONG, Seen, Service, TOY_2, find, until, waits};
 use crate::balancer::BALANCERS;
 use crate::docker::serial;
 use crate::load::{Load, Plan, Report};
+use crate::workers::Workers;
 
 /// As desired for this long, a spec is one to come back to.
 const PROVEN: Duration = Duration::from_secs(11);
@@ -312,6 +313,28 @@ impl Show {
             }
         };
         self.stage(&what, each).await
+    }
+
+    /// So many changes of scale, ten a second; beside the stage the most reloads of a balancer, and the most workers of
+    /// before that one had.
+    pub async fn burst(&mut self, events: u32) -> (Stage, usize, usize) {
+        let workers = Workers::watch(self.masters().await.into_values());
+        let what = format!("{events} changes of scale");
+        let act = async |show: &mut Self| {
+            let mut due = interval(Duration::from_millis(100));
+            due.set_missed_tick_behavior(MissedTickBehavior::Burst);
+            for n in 0..events {
+                due.tick().await;
+                show.web = show.web.replicas(4 + n * 3 % 7);
+                show.commit();
+                show.ring().await;
+            }
+            show.settled().await;
+            show.load.more(2).await;
+        };
+        let stage = self.stage(&what, act).await;
+        let (reloads, old) = workers.end().await;
+        (stage, reloads, old)
     }
 
     /// Another image.

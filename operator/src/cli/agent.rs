@@ -74,7 +74,8 @@ pub async fn run(args: &RunArgs) -> Result<Exit, CliError> {
     report.standby(false);
 
     tracing::info!(%owner, state = %state_dir.display(), "evenkeel begins");
-    let election = cluster.as_ref().map(|c| c.election(&args.lease, &report, &clock));
+    let shared = cluster.as_ref().filter(|_| args.lease != "off");
+    let election = shared.map(|c| c.election(&args.lease, &report, &clock));
     let fence: Arc<dyn Fence> = match &election {
         Some((_, fence)) => Arc::new(fence.clone()),
         None => Arc::new(Alone::default()),
@@ -90,7 +91,8 @@ pub async fn run(args: &RunArgs) -> Result<Exit, CliError> {
     };
     let Sourced { states, kind, describe } =
         sources::begin(&parts, choice.as_ref(), cluster.as_ref(), &mut side)?;
-    let secrets = Arc::new(FileSecrets::new(args.agent.secrets.clone()));
+    let files = FileSecrets::new(args.agent.secrets.clone());
+    let secrets = sources::secrets(files, choice.is_some(), cluster.as_ref(), &mut side);
     let loader = Loader::new(owner.clone(), secrets.clone(), Some(store.clone()));
     let (desired_in, desired) = watch::channel(None);
     side.spawn(tell_source(report.clone(), states.clone(), desired.clone(), kind, describe));

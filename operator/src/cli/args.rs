@@ -265,7 +265,8 @@ pub struct RunArgs {
         env = "EVENKEEL_LISTEN", hide_env_values = true, help_heading = "Agent"
     )]
     pub listen: Listen,
-    /// The lease that one of several replicas holds with --kubernetes, in the pod's own namespace
+    /// The lease that one of several replicas holds with --kubernetes, in the pod's own namespace or as NAMESPACE/NAME; off for the only one,
+    /// which then heals what runs also while the API server is away
     #[arg(
         long, value_name = "NAME", default_value = crate::kubernetes::elect::NAME,
         env = "EVENKEEL_LEASE", hide_env_values = true, help_heading = "Agent"

@@ -11,11 +11,12 @@ use super::CliError;
 use super::read::SourceChoice;
 use crate::bell::Doorbell;
 use crate::clock::Clock;
-use crate::config;
+use crate::config::{self, FileSecrets};
 use crate::kubernetes::cache::{Cache, Scope};
 use crate::kubernetes::elect::{Election, LeaseFence};
 use crate::kubernetes::event::Recorder;
 use crate::kubernetes::lease::Times;
+use crate::kubernetes::secret::ClusterSecrets;
 use crate::kubernetes::source::Source;
 use crate::kubernetes::write::Writer;
 use crate::kubernetes::{connect, follow, source as objects};
@@ -26,6 +27,7 @@ use crate::source;
 use crate::source::dir::Dir;
 use crate::source::git::Git;
 use crate::source::merge;
+use crate::source::parse::Secrets;
 use crate::source::poll::{Fetch, Jitter, Pace, Poller, SourceState};
 use crate::source::store::Store;
 
@@ -133,6 +135,21 @@ pub fn begin(
         }
         (None, None) => Err(CliError::new("no source is given")),
     }
+}
+
+/// Where secrets come from: the cluster for its own objects, files for all other documents.
+pub fn secrets(
+    files: FileSecrets,
+    merged: bool,
+    cluster: Option<&Cluster>,
+    side: &mut JoinSet<()>,
+) -> Arc<dyn Secrets + Send + Sync> {
+    let Some(cluster) = cluster else { return Arc::new(files) };
+    let root = if merged { merge::OBJECTS } else { "" };
+    let secrets = Arc::new(ClusterSecrets::new(cluster.client.clone(), files, root));
+    let again = secrets.clone();
+    side.spawn(async move { again.run().await });
+    secrets
 }
 
 fn poll(

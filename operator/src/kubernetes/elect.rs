@@ -1,6 +1,7 @@
 //! Holds a lease of the API server, or stands by for who does.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ struct Inner {
     start: Instant,
     clock: Clock,
     held: watch::Sender<bool>,
+    held_once: AtomicBool,
 }
 
 impl fmt::Debug for LeaseFence {
@@ -49,6 +51,7 @@ impl LeaseFence {
             start: Instant::now(),
             clock,
             held: watch::Sender::new(false),
+            held_once: AtomicBool::new(false),
         }))
     }
 
@@ -63,6 +66,7 @@ impl LeaseFence {
     /// Tells whether it holds where that changed.
     fn tell(&self) {
         let holds = self.candidate().holds(self.now());
+        self.0.held_once.fetch_or(holds, Ordering::Relaxed);
         self.0.held.send_if_modified(|held| std::mem::replace(held, holds) != holds);
     }
 
@@ -112,7 +116,7 @@ pub struct Election {
 }
 
 impl Election {
-    /// Of the lease with this name in the client's own namespace.
+    /// Of the lease with this name in the client's own namespace, or in the one in front of a slash.
     pub fn new(
         client: &Client,
         name: &str,
@@ -120,7 +124,10 @@ impl Election {
         report: Report,
         clock: Clock,
     ) -> Self {
-        let api = Api::default_namespaced(client.clone());
+        let (api, name) = match name.split_once('/') {
+            Some((namespace, name)) => (Api::namespaced(client.clone(), namespace), name),
+            None => (Api::default_namespaced(client.clone()), name),
+        };
         Self { api, name: name.to_owned(), fence, report, clock }
     }
 
@@ -165,8 +172,8 @@ impl Election {
         self.fence.tell();
         let holds = self.fence.holds();
         let other = self.fence.candidate().holder().map(str::to_owned);
-        // Before it was asked once nobody knows whether there is another.
-        if holds || other.is_some() {
+        // Before it was asked once nobody knows whether there is another; who held it and cannot ask must assume so.
+        if holds || other.is_some() || self.fence.0.held_once.load(Ordering::Relaxed) {
             self.report.standby(!holds);
         }
         match done {

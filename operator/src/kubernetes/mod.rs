@@ -12,6 +12,7 @@
 //! * [`depart`]: may an object that is being deleted go? (pure)
 //! * [`event`]: what happened, for `kubectl describe`
 //! * [`mod@write`]: brings finalizers and statuses to the API server
+//! * [`secret`]: Secrets for the documents of their namespace
 //! * [`lease`], [`elect`]: one of several replicas acts
 //! * [`connect`]: which cluster, and is it ready for us
 
@@ -23,6 +24,7 @@ pub mod event;
 pub mod follow;
 pub mod lease;
 pub mod object;
+pub mod secret;
 pub mod source;
 pub mod status;
 pub mod tree;

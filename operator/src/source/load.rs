@@ -12,7 +12,6 @@ use super::parse::{self, Applied, Context, Secrets};
 use super::poll::SourceState;
 use super::store::Store;
 use super::tree::Tree;
-use crate::config::FileSecrets;
 use crate::model::{Desired, OwnerId};
 
 /// The name in the store under which what is in force is kept.
@@ -23,14 +22,18 @@ const SECRETS: Duration = Duration::from_secs(5);
 /// Parses trees.
 pub struct Loader {
     owner: OwnerId,
-    secrets: Arc<FileSecrets>,
+    secrets: Arc<dyn Secrets + Send + Sync>,
     store: Option<Arc<Store>>,
     applied: Applied,
 }
 
 impl Loader {
     /// A loader that goes on from what `store` kept.
-    pub fn new(owner: OwnerId, secrets: Arc<FileSecrets>, store: Option<Arc<Store>>) -> Self {
+    pub fn new(
+        owner: OwnerId,
+        secrets: Arc<dyn Secrets + Send + Sync>,
+        store: Option<Arc<Store>>,
+    ) -> Self {
         let kept = store.as_ref().and_then(|s| s.load_or_set_aside(APPLIED));
         let applied = kept
             .and_then(|bytes| String::from_utf8(bytes).ok())

@@ -268,6 +268,8 @@ spec:
         self.more = good.1;
         let commit = self.commit();
         self.settled(&commit).await;
+        // A reload that is still on its way would bring in force whatever is in the file by then.
+        self.agent.until("it follows in full", |s| !waits(s).contains("balancer-behind")).await;
 
         // Somebody takes the file for his own: it stays as he has it, and so does what is in force.
         let text = self.text();

@@ -54,6 +54,17 @@ async fn nginx_loses_no_request_whatever_happens() {
     show.end().await;
 }
 
+/// A reload for every change would leave a process behind for each, and lose what they were serving (marathon-lb 267 and
+/// 519, haproxy 3204).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_changes_in_ten_seconds_are_few_reloads_and_no_lost_request() {
+    let mut show = Show::begin(Provider::Haproxy, 2, RATE, SLOW, LEAST).await;
+    let (stage, reloads, old) = show.burst(100).await;
+    well(&stage, false);
+    assert!(reloads <= 2 && old <= 2, "{reloads} reloads, {old} old workers at a time");
+    show.end().await;
+}
+
 /// The service whose instance answers, or the status.
 async fn who(at: SocketAddr, host: &str, path: &str) -> String {
     match get(at, host, path).await {

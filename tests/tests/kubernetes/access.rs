@@ -44,7 +44,11 @@ async fn life(rig: &mut Rig) -> Vec<Access> {
     let asked = |access: &Access| access.resource == "namespaces" && access.verb == "get";
     until("it asks who it is", LONG, async || proxy.seen().iter().any(asked).then_some(())).await;
     nameless.kill();
-    let _agent = rig.agent();
+    // As in its pod: the lease is in its own namespace.
+    rig.server.run(&["create", "namespace", "evenkeel"]);
+    let _agent = rig.agent_named("state", &["--lease", "evenkeel/evenkeel"]);
+    let args = ["create", "secret", "generic", "app", "-n", "shop", "--from-literal=token=one"];
+    rig.server.run(&args);
     let fleet = json!({
         "apiVersion": "evenkeel.dev/v1alpha1",
         "kind": "Fleet",
@@ -58,6 +62,7 @@ async fn life(rig: &mut Rig) -> Vec<Access> {
         "kind": "LoadBalancer",
         "metadata": {"name": rig.bed.name("edge")},
         "spec": {
+            "fleet": rig.bed.name("fleet"),
             "replicas": 0,
             "provider": {"haproxy": {"image": "evenkeel/balancers:1"}},
             "listeners": [{"name": "http", "port": 80}],
@@ -66,7 +71,8 @@ async fn life(rig: &mut Rig) -> Vec<Access> {
     rig.apply(&fleet);
     rig.apply(&edge);
     let web = rig.bed.service("web", 1);
-    rig.apply(&web);
+    let secret = "env: [{name: TOKEN, secret: {name: app, key: token}}]";
+    rig.apply(&web.to_string().replace("env: []", secret));
     rig.ready(&web);
     // Ready a second time: what was told once is counted.
     let (_, id) = rig.bed.ids(&web).await.pop_first().unwrap();
@@ -77,6 +83,22 @@ async fn life(rig: &mut Rig) -> Vec<Access> {
     let wrong = json!({"spec": {"fleet": "nowhere"}}).to_string();
     rig.on(&["patch", "--type=merge", "-p", &wrong], &web, &[]);
     rig.says(&web, "Stalled", "nowhere").await;
+    // The same mistake again is the same event, counted.
+    let told = |verb: &str| {
+        proxy.seen().iter().filter(|a| a.resource == "events" && a.verb == verb).count()
+    };
+    until("the mistake is told", LONG, async || (told("create") > 1).then_some(())).await;
+    for fleet in ["default", "nowhere"] {
+        let patch = json!({"spec": {"fleet": fleet}}).to_string();
+        rig.on(&["patch", "--type=merge", "-p", &patch], &web, &[]);
+        until("it is seen", LONG, async || {
+            let stalled = rig.condition(&web, "Stalled").is_some();
+            (stalled == (fleet == "nowhere")).then_some(())
+        })
+        .await;
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    }
+    until("it is counted", LONG, async || (told("patch") > 0).then_some(())).await;
     rig.on(&["delete", "--timeout=90s"], &web, &[]);
     for object in [&edge, &fleet] {
         let kind = object["kind"].as_str().unwrap();

@@ -20,7 +20,7 @@ async fn ill(agent: &evenkeel_tests::agent::Agent, want: bool) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_gone_and_comes_back() {
     let mut rig = Rig::new().await;
-    let mut agent = rig.agent();
+    let mut agent = rig.agent_named("state", &["--lease", "off"]);
     let web = rig.bed.service("web", 2);
     rig.apply(&web);
     rig.ready(&web);

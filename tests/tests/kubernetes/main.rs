@@ -4,5 +4,7 @@
 mod access;
 mod bad;
 mod document;
+mod leader;
+mod requests;
 mod rig;
 mod walk;

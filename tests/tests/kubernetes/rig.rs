@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use evenkeel_tests::agent::{Agent, Bed, LONG, Service, until};
 use evenkeel_tests::kube::ApiServer;
+use evenkeel_tests::kube::proxy::Proxy;
 use serde_json::Value;
 
 /// Beside the engine, everything that a test of the controller has.
@@ -21,6 +22,14 @@ impl Rig {
         server.install();
         server.run(&["create", "namespace", "shop"]);
         Self { bed, server }
+    }
+
+    /// From now on agents go through a proxy.
+    pub(crate) async fn proxy(&mut self) -> Proxy {
+        let proxy = Proxy::start(&self.server).await;
+        let path = proxy.kubeconfig().display().to_string();
+        self.bed.env.insert("KUBECONFIG".into(), path);
+        proxy
     }
 
     pub(crate) fn agent(&self) -> Agent {

@@ -154,3 +154,79 @@ async fn a_fleet_stays_while_it_is_used_and_a_silent_host_holds_what_it_may_have
     assert!(rig.get(&web).is_null());
     rig.emptied(&web).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_of_the_namespace_and_nobody_elses() {
+    let rig = Rig::new().await;
+    let _agent = rig.agent_named("state", &["--secrets", rig.bed.dir().to_str().unwrap()]);
+    // What the agent has in files is not for those who may write objects.
+    std::fs::write(rig.bed.dir().join("app.token"), "of-the-agent").unwrap();
+    let web = rig.bed.service("web", 1);
+    let secret = "env: [{name: TOKEN, secret: {name: app, key: token}}]";
+    rig.apply(&web.to_string().replace("env: []", secret));
+    let text = rig.says(&web, "Stalled", "no secret app/token").await;
+    assert!(text.contains("not found (404)"), "{text}");
+    let token = async || {
+        let all = rig.bed.of(&web).await;
+        let found = rig.bed.docker.inspect_container(&all.first()?.id, None).await.ok()?;
+        let env = found.config?.env?;
+        env.iter().find_map(|e| e.strip_prefix("TOKEN=").map(str::to_owned))
+    };
+    let args = ["create", "secret", "generic", "app", "-n", "shop", "--from-literal=token=one"];
+    rig.server.run(&args);
+    rig.ready(&web);
+    assert_eq!(token().await.as_deref(), Some("one"));
+    // A changed secret rolls, and is shown nowhere.
+    let patch = json!({"stringData": {"token": "a-second-value"}}).to_string();
+    rig.server.run(&["patch", "secret", "app", "-n", "shop", "-p", &patch]);
+    until("the new value is in use", evenkeel_tests::agent::LONG, async || {
+        (token().await.as_deref() == Some("a-second-value")).then_some(())
+    })
+    .await;
+    let shown = rig.get(&web).to_string();
+    assert!(!shown.contains("a-second-value"), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn describe_tells_what_happened() {
+    let rig = Rig::new().await;
+    let _agent = rig.agent();
+    let web = rig.bed.service("web", 2);
+    rig.apply(&web);
+    rig.ready(&web);
+    rig.on(&["scale", "--replicas=3"], &web, &[]);
+    let told = until("describe tells of it", evenkeel_tests::agent::LONG, async || {
+        let told = rig.on(&["describe"], &web, &[]);
+        told.contains("replicas 2 → 3").then_some(told)
+    })
+    .await;
+    assert!(told.contains("Started") && told.contains("Events:"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn git_and_the_cluster_together() {
+    let rig = Rig::new().await;
+    let (web, api) = (rig.bed.service("web", 1), rig.bed.service("api", 1));
+    rig.bed.repo.replace(&[("web.yaml", &web.to_string())]);
+    let repo = rig.bed.repo.path.display().to_string();
+    let agent = rig.agent_named("state", &["--git", &repo, "--interval", "1s"]);
+    rig.apply(&api);
+    rig.ready(&api);
+    until("both run", evenkeel_tests::agent::LONG, async || {
+        (rig.bed.of(&web).await.len() == 1).then_some(())
+    })
+    .await;
+    // The same name from both is a problem on both, and what runs stays.
+    let ids = rig.bed.ids(&web).await;
+    rig.apply(&web.replicas(2));
+    rig.says(&web, "Stalled", "git/web.yaml").await;
+    let problems = agent.status().await.unwrap().source.unwrap().problems;
+    assert!(problems.iter().any(|p| p.path == "git/web.yaml"), "{problems:?}");
+    assert_eq!(rig.bed.ids(&web).await, ids);
+    // The one in the cluster yields, and what is left out of git is pruned.
+    rig.on(&["delete", "--timeout=90s"], &web, &[]);
+    assert_eq!(rig.bed.ids(&web).await, ids);
+    rig.bed.repo.replace(&[("README.md", "nothing")]);
+    rig.emptied(&web).await;
+    assert_eq!(rig.bed.of(&api).await.len(), 1);
+}

@@ -10,6 +10,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::lower::{self, Lowering};
 use super::node::{Flaw, Node, Pos, meant, nearest, quoted, shown};
+use super::secret::Of;
 use super::yaml::Doc;
 use super::{Context, schema, unsupported};
 use crate::model::{Balancer, Fleet, FleetName, Secret, Service, ServiceName};
@@ -87,6 +88,8 @@ pub(super) fn sort(
     ctx: &Context<'_>,
     tell: &mut dyn FnMut(Option<&Id>, Flaw),
 ) -> Sorted {
+    let secrets = Of { secrets: ctx.secrets, path };
+    let ctx = &Context { secrets: &secrets, ..*ctx };
     let Doc { pos, root, mut flaws, complete } = doc;
     let root = root.unwrap_or(Node { pos, value: super::node::Value::Null });
     let header = if complete { header(&root) } else { Header::Broken };

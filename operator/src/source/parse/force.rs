@@ -10,6 +10,7 @@ use super::applied::{Applied, Document};
 use super::document::{Id, Meaning, Object, Ready, restore};
 use super::node::{Flaw, Pos, meant};
 use super::ports::{self, Claim};
+use super::secret::Of;
 use super::{Context, form, implied, leave, lower, problem, routes};
 use crate::model::{
     Balancer, BalancerKind, Endpoint, Fleet, FleetName, HOST_LABEL, HostSpec, Port, Problem,
@@ -108,7 +109,9 @@ impl<'a> Force<'a> {
 
     fn last_good(&self, id: &Id) -> Option<Ready> {
         let document = self.ctx.previous.objects.get(&id.key())?;
-        let (stored, ready) = restore(&document.document, self.ctx).ok()?;
+        let secrets = Of { secrets: self.ctx.secrets, path: &document.path };
+        let ctx = Context { secrets: &secrets, ..*self.ctx };
+        let (stored, ready) = restore(&document.document, &ctx).ok()?;
         (stored == *id).then_some(ready)
     }
 

@@ -10,9 +10,40 @@ pub trait Secrets {
     /// Why there is none, for a message: which file or variable was looked at, never a value.
     fn get(&self, name: &str, key: &str) -> Result<Secret, String>;
 
+    /// The same for the document at a path: where documents come from several places, each has secrets of its own.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    fn get_for(&self, path: &str, name: &str, key: &str) -> Result<Secret, String> {
+        let _ = path;
+        self.get(name, key)
+    }
+
+    /// Whether any secret that was asked for would be answered differently now.
+    fn changed(&self) -> bool {
+        false
+    }
+
     /// Whether values only stand for the real ones, so that nothing can be said against them.
     fn are_stand_ins(&self) -> bool {
         false
+    }
+}
+
+/// The secrets of the document at one path.
+#[derive(Clone, Copy)]
+pub(super) struct Of<'a> {
+    pub(super) secrets: &'a dyn Secrets,
+    pub(super) path: &'a str,
+}
+
+impl Secrets for Of<'_> {
+    fn get(&self, name: &str, key: &str) -> Result<Secret, String> {
+        self.secrets.get_for(self.path, name, key)
+    }
+
+    fn are_stand_ins(&self) -> bool {
+        self.secrets.are_stand_ins()
     }
 }
 
