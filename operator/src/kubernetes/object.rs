@@ -150,7 +150,7 @@ impl Object {
         self.annotations.get(RECONCILE).map(String::as_str)
     }
 
-    /// Where it should say more than "no" to, for the document's own rules do not know these annotations.
+    /// What is wrong with an annotation that the rules of documents do not know.
     pub fn misspelt(&self) -> Option<String> {
         let wrong = |key: &str, known: &[&str]| {
             let value = self.annotations.get(key)?;

@@ -83,7 +83,10 @@ pub fn wanted(
             let view = index.services.get(name).copied();
             service(&mut status, object, view, facts)?
         };
-    let waiting: Vec<Value> = waiting.iter().take(MOST).map(|w| waiting_value(w)).collect();
+    // An annotation that means nothing is told where what is not done yet is told.
+    let misspelt = object.misspelt().map(|message| json!({ "message": message }));
+    let waiting = waiting.iter().map(|w| waiting_value(w));
+    let waiting: Vec<Value> = misspelt.into_iter().chain(waiting).take(MOST).collect();
     status.insert("waiting".into(), waiting.into());
     let answered =
         facts.answered.clone().or_else(|| text(&object.status, "lastHandledReconcileAt"));
@@ -363,6 +366,16 @@ mod tests {
         assert_eq!(of(&web(&Value::Null), Some(ready()), &behind), None);
         assert_eq!(of(&web(&Value::Null), None, &facts()), None);
         assert_eq!(of(&web(&Value::Null), Some(ready()), &Facts { read: None, ..facts() }), None);
+    }
+
+    #[test]
+    fn an_annotation_that_means_nothing_is_told() {
+        let whole = json!({
+            "metadata": {"name": "web", "annotations": {"evenkeel.dev/suspend": "yes"}}, "spec": {},
+        });
+        let status = of(&object(Kind::ScalingService, whole), Some(ready()), &facts()).unwrap();
+        let said = text(&status["waiting"][0], "message").unwrap();
+        assert!(said.contains("true or false"), "{said}");
     }
 
     #[test]

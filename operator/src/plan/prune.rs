@@ -185,3 +185,93 @@ pub(super) fn networks(input: &Input<'_>, board: &Board<'_>, out: &mut Plan) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::fake::make;
+    use crate::model::{
+        Desired, Fleet, FleetName, HealthState, HostView, Instance, InstanceId, Limits, Memory,
+        Problem, Removal, Resources, Revision, Slot, SpecHash, State, Time, Traffic, World,
+    };
+    use crate::plan::plan as whole;
+
+    /// What is stopped, and why not more, where `a` and `b` run and nothing is asked for but in `removal`.
+    fn told(removal: Removal, problems: Vec<Problem>) -> (Vec<String>, Vec<&'static str>) {
+        let now = Time(1_000_000);
+        let host = make::host("h1", &[]).unwrap();
+        let mut view = HostView { seen: Seen::Now, ..HostView::never(now) };
+        for name in ["a", "b"] {
+            view.instances.push(Instance {
+                id: InstanceId(name.into()),
+                name: format!("{name}_1").into(),
+                service: ServiceName::new(name).unwrap(),
+                slot: Slot(1),
+                hash: SpecHash(1),
+                state: State::Running,
+                health: HealthState::Healthy { since: Time(0) },
+                created: Time(0),
+                resources: Resources::default(),
+                published: Vec::new(),
+                bindings: Vec::new(),
+                networks: Vec::new(),
+                traffic: Traffic::None,
+            });
+        }
+        let fleet = Fleet {
+            name: FleetName::of_default(),
+            hosts: [(host.name.clone(), Arc::new(host.clone()))].into(),
+            limits: Limits::default(),
+            registry: None,
+            approved_prune: None,
+        };
+        let desired = Desired {
+            revision: Revision("r".into()),
+            fleets: BTreeMap::new(),
+            services: BTreeMap::new(),
+            routings: BTreeMap::new(),
+            held: BTreeSet::new(),
+            problems,
+            removal,
+        };
+        let world = World { hosts: [(host.name, Arc::new(view))].into(), ..World::default() };
+        let memory = Memory::default();
+        let input = Input { fleet: &fleet, desired: &desired, world: &world, memory: &memory, now };
+        let plan = whole(&input);
+        let steps = plan.steps.iter().map(|p| format!("{}: {}", p.step.kind(), p.reason));
+        (steps.collect(), plan.waiting.iter().map(|w| w.why.kind()).collect())
+    }
+
+    fn names(given: &[&str]) -> BTreeSet<ServiceName> {
+        given.iter().map(|n| ServiceName::new(n).unwrap()).collect()
+    }
+
+    #[test]
+    fn what_was_deleted_by_name_goes_whatever_else_is_in_doubt() {
+        let removal = Removal { deleted: names(&["a"]), only: Some(names(&[])) };
+        let problem = Problem {
+            path: "x".into(),
+            line: 0,
+            column: 0,
+            message: "wrong".into(),
+            hint: None,
+            object: None,
+        };
+        let (steps, waits) = told(removal, vec![problem]);
+        assert_eq!(steps, ["stop: its service is being deleted"]);
+        assert_eq!(waits, ["unclaimed"], "b is left alone");
+    }
+
+    #[test]
+    fn where_absence_says_nothing_everything_is_left_alone() {
+        let nothing = Removal { deleted: names(&[]), only: Some(names(&[])) };
+        assert_eq!(told(nothing, Vec::new()), (vec![], vec!["unclaimed"]));
+        // What may go by absence is still held by every doubt.
+        let both = Removal { deleted: names(&[]), only: Some(names(&["a", "b"])) };
+        assert_eq!(told(both, Vec::new()), (vec![], vec!["prune-empty"]));
+        assert_eq!(told(Removal::default(), Vec::new()), (vec![], vec!["prune-empty"]));
+    }
+}
