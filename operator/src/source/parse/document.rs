@@ -70,6 +70,21 @@ pub(super) struct Object {
     pub(super) leaving: bool,
 }
 
+impl Object {
+    /// What nobody may ask for who only has a cluster's leave to write objects: it is done on the agent's own machine.
+    pub(super) fn trespass(&self) -> Option<Flaw> {
+        let Some(Ready { meaning: Meaning::Balancer(balancer), .. }) = &self.ready else {
+            return None;
+        };
+        let message = "spec.provider: a balancer that runs already is told by files and commands on the agent's own \
+                       machine, which no custom resource can ask for";
+        let flaw = Flaw::new(self.root.locate("spec.provider"), message);
+        (!balancer.external.is_empty()).then(|| {
+            flaw.hint("write this LoadBalancer in the git repository, beside --kubernetes")
+        })
+    }
+}
+
 /// What became of a document.
 #[derive(Debug)]
 pub(super) enum Sorted {

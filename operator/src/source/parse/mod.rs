@@ -170,6 +170,11 @@ pub fn parse_objects(
                 Sorted::Foreign => foreign += 1,
                 Sorted::Object(mut object) => {
                     object.leaving = leaving(path);
+                    let of_api = api.is_some_and(|api| path.starts_with(&api.root));
+                    if let Some(flaw) = object.trespass().filter(|_| of_api) {
+                        tell(Some(&object.id), flaw);
+                        object.ready = None;
+                    }
                     objects.push(*object);
                 }
                 Sorted::Lost => {

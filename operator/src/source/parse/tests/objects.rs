@@ -113,3 +113,19 @@ fn what_a_document_implies_goes_with_the_word_that_implied_it() {
     let expected = names(&["shop-consul", "shop-consul-agent"]);
     assert_eq!(story.parse().removal.only.unwrap(), expected);
 }
+
+#[test]
+fn an_object_cannot_have_files_and_commands_of_the_agents_machine() {
+    let external = "apiVersion: evenkeel.dev/v1alpha1\nkind: LoadBalancer\nmetadata: {name: edge}\nspec:\n  provider: \
+                    {haproxy: {external: [{runtimeSocket: /s, configFile: /c, check: [a, \"{candidate}\"], reload: [b]}]}}\n  \
+                    listeners: [{name: http, port: 9099}]\n";
+    let mut story = Story { root: "objects/", ..Story::default() };
+    story.put("objects/a/LoadBalancer/edge", external);
+    let desired = story.parse();
+    assert!(desired.routings.is_empty());
+    assert!(desired.problems[0].message.contains("no custom resource"), "{:?}", desired.problems);
+    // In git, whose writers are trusted with it, it is as good as ever.
+    story.files = [("git/edge.yaml".to_owned(), external.into())].into();
+    let desired = story.parse();
+    assert_eq!((desired.problems.len(), desired.routings.len()), (0, 1), "{:?}", desired.problems);
+}
