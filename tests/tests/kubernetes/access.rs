@@ -35,6 +35,7 @@ fn read<T: serde::de::DeserializeOwned>(document: Value) -> T {
 
 /// All that a controller does in its life: who it is, one object of each kind, a loss, a mistake, the end.
 async fn life(rig: &mut Rig) -> Vec<Access> {
+    rig.server.run(&["create", "namespace", "evenkeel"]);
     let proxy = Proxy::start(&rig.server).await;
     rig.bed.env.insert("KUBECONFIG".into(), proxy.kubeconfig().display().to_string());
     // Without an owner given it asks for the cluster's own id. There is nothing yet that it could do in that name.
@@ -43,7 +44,7 @@ async fn life(rig: &mut Rig) -> Vec<Access> {
     let asked = |access: &Access| access.resource == "namespaces" && access.verb == "get";
     until("it asks who it is", LONG, async || proxy.seen().iter().any(asked).then_some(())).await;
     nameless.kill();
-    // As in its pod, the lease is in its own namespace, which the manifests make.
+    // As in its pod: the lease is in its own namespace.
     let _agent = rig.agent_named("state", &["--lease", "evenkeel/evenkeel"]);
     let args = ["create", "secret", "generic", "app", "-n", "shop", "--from-literal=token=one"];
     rig.server.run(&args);

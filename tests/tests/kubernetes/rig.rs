@@ -26,6 +26,8 @@ impl Rig {
 
     /// From now on agents go through a proxy.
     pub(crate) async fn proxy(&mut self) -> Proxy {
+        // Where the lease is of those who come through it.
+        self.server.run(&["create", "namespace", "evenkeel"]);
         let proxy = Proxy::start(&self.server).await;
         let path = proxy.kubeconfig().display().to_string();
         self.bed.env.insert("KUBECONFIG".into(), path);
