@@ -194,6 +194,15 @@ impl Live {
         self.warned.remove(id);
     }
 
+    /// The engine said that there is no such container. Under load it has said so of one that it had just made: whoever
+    /// is asked for again and found is there.
+    fn absent(&mut self, id: &str) {
+        let at = self.begin();
+        self.known.insert(id.into(), Known { at, gone: false });
+        self.ours.remove(id);
+        self.foreign.remove(id);
+    }
+
     fn stale(&self, id: &str, begun: Ticket) -> Option<Heed> {
         let known = self.known.get(id)?;
         if known.gone {
@@ -210,13 +219,13 @@ impl Live {
         answer: Option<&Inspect>,
         now: Time,
     ) -> Heed {
-        let Some(found) = answer else {
-            self.gone(id);
-            return Heed::Gone;
-        };
         if let Some(why) = self.stale(id, begun) {
             return why;
         }
+        let Some(found) = answer else {
+            self.absent(id);
+            return Heed::Gone;
+        };
         self.known.insert(Arc::clone(id), Known { at: begun, gone: false });
         let labels = found.config.labels.as_ref();
         let whose = self.me.whose(|k| labels.and_then(|l| l.get(k)).map(String::as_str));

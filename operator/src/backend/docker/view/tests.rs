@@ -120,6 +120,21 @@ fn a_slow_inspect_does_not_bring_the_dead_back() {
 }
 
 #[test]
+fn one_that_was_not_found_is_there_once_it_is_found() {
+    let mut l = live();
+    // An engine under load did not know for a moment what it had just made.
+    assert_eq!(see(&mut l, "a", None), Heed::Gone);
+    assert_eq!(l.event(&event("start", "a", 9, &[])), Todo::Inspect("a".into()));
+    assert_eq!(see(&mut l, "a", Some(&running("a"))), Heed::Taken);
+    assert_eq!(states(&mut l), [("a".into(), State::Running)]);
+    // Whoever asked before and hears late must ask again.
+    let late = l.begin();
+    see(&mut l, "a", Some(&inspect("a", "running", TWO)));
+    assert_eq!(l.inspected(late, &"a".into(), None, Time(8)), Heed::Stale);
+    assert_eq!(states(&mut l), [("a".into(), State::Running)]);
+}
+
+#[test]
 fn a_late_event_about_the_run_before_does_not_end_the_run_after() {
     let mut l = live();
     see(&mut l, "a", Some(&inspect("a", "running", TWO)));
