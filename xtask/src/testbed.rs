@@ -201,6 +201,7 @@ impl Host {
         fs::create_dir_all(&directory)?;
         // One that was killed leaves it behind, and dockerd refuses to start over it.
         let _ = fs::remove_file(directory.join("docker.pid"));
+        self.end_containerd();
         // Of its own, or it would take the main engine's, whose options clash with these.
         fs::write(self.configuration(), DAEMON)?;
         let option =
@@ -223,6 +224,22 @@ impl Host {
         // nsenter and unshare become dockerd, so the id is the daemon's own.
         fs::write(directory.join("pid"), pid.to_string())?;
         Ok(())
+    }
+
+    /// A containerd follows its dockerd into death, but not at once: the next dockerd would take it for its own, and wait
+    /// for it in vain. The shims, which hold the containers, live on.
+    fn end_containerd(&self) {
+        let file = self.directory().join("exec/containerd/containerd.pid");
+        let Ok(text) = fs::read_to_string(&file) else { return };
+        let Ok(pid) = text.trim().parse::<u32>() else { return };
+        for _ in 0..100 {
+            if !command_line(pid).is_some_and(|line| serves(&line, &self.marker())) {
+                break;
+            }
+            run("kill").args(["-KILL", &pid.to_string()]).succeeds();
+            sleep(Duration::from_millis(50));
+        }
+        let _ = fs::remove_file(file);
     }
 
     fn wait(&self) -> Result<()> {
