@@ -228,12 +228,11 @@ impl On<'_> {
     async fn remove_ended(&self, id: &InstanceId) -> Result<(), PortError> {
         let options = RemoveContainerOptionsBuilder::default().force(false).v(true).build();
         match limited(WRITE, self.engine.docker.remove_container(&id.0, Some(options))).await {
-            Err(e) if !e.is_absent() => Err(self.fail(e)),
-            Ok(()) | Err(_) => {
-                self.host.change(|live, _| live.gone(&id.0));
-                Ok(())
-            }
+            Err(e) if !e.is_absent() => return Err(self.fail(e)),
+            Err(_) => self.host.change(|live, _| live.absent(&id.0)),
+            Ok(()) => self.host.change(|live, _| live.gone(&id.0)),
         }
+        Ok(())
     }
 
     async fn rename(&self, id: &InstanceId, to: &str) -> Result<(), PortError> {
@@ -296,7 +295,7 @@ impl On<'_> {
         }
         match inspect(&self.engine, &id.0).await.map_err(|e| self.fail(e))? {
             None => {
-                self.host.change(|live, _| live.gone(&id.0));
+                self.host.change(|live, _| live.absent(&id.0));
                 Ok(There::Gone)
             }
             // The whole id: a prefix or a name could mean another one tomorrow.

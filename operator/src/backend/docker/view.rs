@@ -187,18 +187,19 @@ impl Live {
 
     /// It was removed, whoever says so.
     pub(super) fn gone(&mut self, id: &str) {
-        let at = self.begin();
-        self.known.insert(id.into(), Known { at, gone: true });
-        self.ours.remove(id);
-        self.foreign.remove(id);
+        self.leave_out(id, true);
         self.warned.remove(id);
     }
 
     /// The engine said that there is no such container. Under load it has said so of one that it had just made: whoever
     /// is asked for again and found is there.
-    fn absent(&mut self, id: &str) {
+    pub(super) fn absent(&mut self, id: &str) {
+        self.leave_out(id, false);
+    }
+
+    fn leave_out(&mut self, id: &str, gone: bool) {
         let at = self.begin();
-        self.known.insert(id.into(), Known { at, gone: false });
+        self.known.insert(id.into(), Known { at, gone });
         self.ours.remove(id);
         self.foreign.remove(id);
     }
