@@ -229,17 +229,13 @@ impl Host {
     /// A containerd follows its dockerd into death, but not at once: the next dockerd would take it for its own, and wait
     /// for it in vain. The shims, which hold the containers, live on.
     fn end_containerd(&self) {
-        let file = self.directory().join("exec/containerd/containerd.pid");
-        let Ok(text) = fs::read_to_string(&file) else { return };
-        let Ok(pid) = text.trim().parse::<u32>() else { return };
+        let file = "exec/containerd/containerd.pid";
         for _ in 0..100 {
-            if !command_line(pid).is_some_and(|line| serves(&line, &self.marker())) {
-                break;
-            }
+            let Some(pid) = self.process(file) else { break };
             run("kill").args(["-KILL", &pid.to_string()]).succeeds();
             sleep(Duration::from_millis(50));
         }
-        let _ = fs::remove_file(file);
+        let _ = fs::remove_file(self.directory().join(file));
     }
 
     fn wait(&self) -> Result<()> {
@@ -292,9 +288,14 @@ impl Host {
         Ok(())
     }
 
-    /// The daemon's process id, if it is still that process and not another that got its number.
+    /// The daemon's process id.
     fn daemon(&self) -> Option<u32> {
-        let pid = fs::read_to_string(self.directory().join("pid")).ok()?.trim().parse().ok()?;
+        self.process("pid")
+    }
+
+    /// The process id in a file, if it is still that process and not another that got its number.
+    fn process(&self, file: &str) -> Option<u32> {
+        let pid = fs::read_to_string(self.directory().join(file)).ok()?.trim().parse().ok()?;
         let line = command_line(pid)?;
         serves(&line, &self.marker()).then_some(pid)
     }
