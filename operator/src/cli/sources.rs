@@ -68,9 +68,7 @@ impl Cluster {
     pub async fn owner(&self) -> Result<OwnerId, CliError> {
         connect::owner(&self.client).await
     }
-}
 
-impl Cluster {
     /// What makes one of several replicas act.
     pub fn election(
         &self,
@@ -123,7 +121,7 @@ pub fn begin(
     side: &mut JoinSet<()>,
 ) -> Result<Sourced, CliError> {
     let documents = documents.map(|choice| poll(parts, choice, side)).transpose()?;
-    let root = if documents.is_some() { merge::OBJECTS } else { "" };
+    let root = root(documents.is_some());
     let objects = cluster.map(|cluster| watch_objects(parts, cluster, root, side));
     match (documents, objects) {
         (Some(one), None) | (None, Some(one)) => Ok(one),
@@ -137,6 +135,11 @@ pub fn begin(
     }
 }
 
+/// What the paths of objects begin with.
+fn root(merged: bool) -> &'static str {
+    if merged { merge::OBJECTS } else { "" }
+}
+
 /// Where secrets come from: the cluster for its own objects, files for all other documents.
 pub fn secrets(
     files: FileSecrets,
@@ -145,8 +148,7 @@ pub fn secrets(
     side: &mut JoinSet<()>,
 ) -> Arc<dyn Secrets + Send + Sync> {
     let Some(cluster) = cluster else { return Arc::new(files) };
-    let root = if merged { merge::OBJECTS } else { "" };
-    let secrets = Arc::new(ClusterSecrets::new(cluster.client.clone(), files, root));
+    let secrets = Arc::new(ClusterSecrets::new(cluster.client.clone(), files, root(merged)));
     let again = secrets.clone();
     side.spawn(async move { again.run().await });
     secrets

@@ -339,15 +339,14 @@ impl Writer {
         let api: Api<DynamicObject> =
             Api::namespaced_with(self.client.clone(), &object.key.namespace, &kind.resource());
         let (name, version) = (&*object.key.name, &object.version);
+        let merging = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
         let answer = match write {
             Write::Finalizers(finalizers) => {
                 tracing::debug!(object = %object.key, ?finalizers, "finalizers");
                 let patch = json!({"metadata": {
                     "uid": object.uid, "resourceVersion": version, "finalizers": finalizers,
                 }});
-                let params =
-                    PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
-                api.patch(name, &params, &Patch::Merge(patch)).await?
+                api.patch(name, &merging, &Patch::Merge(patch)).await?
             }
             Write::Status(status) => {
                 let patch = json!({
@@ -363,9 +362,7 @@ impl Writer {
                     "metadata": {"uid": object.uid, "resourceVersion": version},
                     "status": {"conditions": conditions},
                 });
-                let params =
-                    PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
-                api.patch_status(name, &params, &Patch::Merge(patch)).await?
+                api.patch_status(name, &merging, &Patch::Merge(patch)).await?
             }
         };
         Ok(answer.metadata.resource_version.unwrap_or_default())

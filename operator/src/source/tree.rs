@@ -34,6 +34,13 @@ pub struct Objects {
     pub leaving: BTreeSet<String>,
 }
 
+impl Objects {
+    /// Whether the file at a path is one.
+    pub fn has(&self, path: &str) -> bool {
+        path.starts_with(&self.root)
+    }
+}
+
 /// Who made a revision, for people. Bounded and free of control characters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TreeMeta {

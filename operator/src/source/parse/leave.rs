@@ -26,7 +26,7 @@ pub(super) fn emptied(ready: Ready) -> Ready {
 
 /// Services whose document is gone from where that means something: there was a file before, and now there is none.
 pub(super) fn gone(previous: &Applied, api: &Objects, now: &BTreeSet<&Id>) -> BTreeSet<String> {
-    let files = previous.objects.iter().filter(|(_, d)| !d.path.starts_with(&api.root));
+    let files = previous.objects.iter().filter(|(_, d)| !api.has(&d.path));
     let ids = files.filter_map(|(key, _)| Id::read(key)).filter(|id| id.kind != "Fleet");
     let now: BTreeSet<&str> =
         now.iter().filter(|id| id.kind != "Fleet").map(|id| id.name.as_str()).collect();

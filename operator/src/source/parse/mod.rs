@@ -170,8 +170,9 @@ pub fn parse_objects(
                 Sorted::Foreign => foreign += 1,
                 Sorted::Object(mut object) => {
                     object.leaving = leaving(path);
-                    let of_api = api.is_some_and(|api| path.starts_with(&api.root));
-                    if let Some(flaw) = object.trespass().filter(|_| of_api) {
+                    if api.is_some_and(|api| api.has(path))
+                        && let Some(flaw) = object.trespass()
+                    {
                         tell(Some(&object.id), flaw);
                         object.ready = None;
                     }
