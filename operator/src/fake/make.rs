@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    Balance, Endpoint, FleetName, HostName, HostSpec, HostState, InstanceSpec, Keep,
-    ListenerProtocol, NameError, OwnerId, Placement, Pool, PoolName, Port, Protocol, Rollout,
-    Service, ServiceName, SpecHash, Termination,
+    Balance, Endpoint, FleetName, HealthState, HostName, HostSpec, HostState, Instance, InstanceId,
+    InstanceSpec, Keep, ListenerProtocol, NameError, OwnerId, Placement, Pool, PoolName, Port,
+    Protocol, Resources, Rollout, Service, ServiceName, Slot, SpecHash, State, Termination, Time,
+    Traffic,
 };
 
 /// An active host that is never connected to.
@@ -45,6 +46,26 @@ pub fn service(name: &str, replicas: u32, image: &str) -> Result<Service, NameEr
     };
     rehash(&mut service);
     Ok(service)
+}
+
+/// A healthy instance of a service that has run for long, by another spec.
+pub fn instance(service: &ServiceName, slot: u32) -> Instance {
+    let name = format!("{service}_{slot}");
+    Instance {
+        id: InstanceId(format!("id-{name}").into()),
+        name: name.into(),
+        service: service.clone(),
+        slot: Slot(slot),
+        hash: SpecHash(1),
+        state: State::Running,
+        health: HealthState::Healthy { since: Time(0) },
+        created: Time(0),
+        resources: Resources::default(),
+        published: Vec::new(),
+        bindings: Vec::new(),
+        networks: Vec::new(),
+        traffic: Traffic::None,
+    }
 }
 
 /// Changes what an instance of the service is.

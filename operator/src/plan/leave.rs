@@ -163,14 +163,12 @@ impl Work<'_, '_> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
     use std::sync::Arc;
 
-    use crate::fake::make;
+    use crate::fake::{Sim, make};
     use crate::model::{
-        Amount, Desired, Exposure, Fleet, FleetName, HealthState, HostView, Instance, InstanceId,
-        Limits, Memory, Removal, Resources, Revision, Rollout, Seen, Slot, SpecHash, State, Step,
-        Time, Traffic, World,
+        Amount, Exposure, HostSpec, HostView, Instance, Limits, Memory, Resources, Rollout, Seen,
+        Step, Time, Traffic, World,
     };
     use crate::plan::{Input, plan};
 
@@ -181,51 +179,25 @@ mod tests {
         service.exposure = Exposure { quorum: true, ..Exposure::default() };
         service.rollout = Rollout { max_surge: Amount::Count(0), ..service.rollout };
         let now = Time(1_000_000);
-        let (mut hosts, mut views) = (BTreeMap::new(), BTreeMap::new());
-        for n in 1..=3 {
-            let host = make::host(&format!("h{n}"), &[]).unwrap();
-            let mut view = HostView { seen: Seen::Now, ..HostView::never(now) };
-            for (slot, up) in servers.iter().filter(|(slot, _)| *slot == n) {
-                view.instances.push(Instance {
-                    id: InstanceId(format!("id{slot}").into()),
-                    name: format!("consul_{slot}").into(),
-                    service: service.name.clone(),
-                    slot: Slot(*slot),
-                    hash: SpecHash(1),
-                    state: State::Running,
-                    health: HealthState::Healthy { since: Time(0) },
-                    created: Time(0),
-                    resources: Resources::default(),
-                    published: Vec::new(),
-                    bindings: Vec::new(),
-                    networks: Vec::new(),
-                    traffic: Traffic::Voter { up: *up },
-                });
-            }
-            views.insert(host.name.clone(), Arc::new(view));
-            hosts.insert(host.name.clone(), Arc::new(host));
+        let hosts: Vec<HostSpec> =
+            (1..=3).map(|n| make::host(&format!("h{n}"), &[]).unwrap()).collect();
+        let seen = HostView { seen: Seen::Now, ..HostView::never(now) };
+        let mut world = World::default();
+        for (n, host) in (1..).zip(&hosts) {
+            let here = servers.iter().filter(|(slot, _)| *slot == n);
+            let server = |(slot, up): &(u32, bool)| Instance {
+                traffic: Traffic::Voter { up: *up },
+                ..make::instance(&service.name, *slot)
+            };
+            let view = HostView { instances: here.map(server).collect(), ..seen.clone() };
+            world.hosts.insert(host.name.clone(), Arc::new(view));
         }
-        let fleet = Fleet {
-            name: FleetName::of_default(),
-            hosts,
-            limits: Limits::default(),
-            registry: None,
-            approved_prune: None,
-        };
-        let services = [(service.name.clone(), Arc::new(service))].into();
-        let desired = Desired {
-            revision: Revision("r".into()),
-            fleets: BTreeMap::new(),
-            services,
-            routings: BTreeMap::new(),
-            held: BTreeSet::new(),
-            problems: Vec::new(),
-            removal: Removal::default(),
-        };
-        let world = World { hosts: views, ..World::default() };
-        let memory = Memory::default();
-        let plan =
-            plan(&Input { fleet: &fleet, desired: &desired, world: &world, memory: &memory, now });
+        let mut sim = Sim::new(hosts, Limits::default(), Resources::default());
+        sim.put(service);
+        let (fleet, memory) = (sim.fleet(), Memory::default());
+        let input =
+            Input { fleet: &fleet, desired: &sim.desired, world: &world, memory: &memory, now };
+        let plan = plan(&input);
         plan.steps.iter().filter(|p| matches!(&*p.step, Step::Stop { .. })).count()
     }
 

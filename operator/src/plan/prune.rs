@@ -188,14 +188,12 @@ pub(super) fn networks(input: &Input<'_>, board: &Board<'_>, out: &mut Plan) {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::sync::Arc;
 
     use super::*;
-    use crate::fake::make;
+    use crate::fake::{Sim, make};
     use crate::model::{
-        Desired, Fleet, FleetName, HealthState, HostView, Instance, InstanceId, Limits, Memory,
-        Problem, Removal, Resources, Revision, Slot, SpecHash, State, Time, Traffic, World,
+        Desired, HostView, Limits, Memory, Problem, Removal, Resources, Time, World,
     };
     use crate::plan::plan as whole;
 
@@ -203,42 +201,14 @@ mod tests {
     fn told(removal: Removal, problems: Vec<Problem>) -> (Vec<String>, Vec<&'static str>) {
         let now = Time(1_000_000);
         let host = make::host("h1", &[]).unwrap();
-        let mut view = HostView { seen: Seen::Now, ..HostView::never(now) };
-        for name in ["a", "b"] {
-            view.instances.push(Instance {
-                id: InstanceId(name.into()),
-                name: format!("{name}_1").into(),
-                service: ServiceName::new(name).unwrap(),
-                slot: Slot(1),
-                hash: SpecHash(1),
-                state: State::Running,
-                health: HealthState::Healthy { since: Time(0) },
-                created: Time(0),
-                resources: Resources::default(),
-                published: Vec::new(),
-                bindings: Vec::new(),
-                networks: Vec::new(),
-                traffic: Traffic::None,
-            });
-        }
-        let fleet = Fleet {
-            name: FleetName::of_default(),
-            hosts: [(host.name.clone(), Arc::new(host.clone()))].into(),
-            limits: Limits::default(),
-            registry: None,
-            approved_prune: None,
-        };
-        let desired = Desired {
-            revision: Revision("r".into()),
-            fleets: BTreeMap::new(),
-            services: BTreeMap::new(),
-            routings: BTreeMap::new(),
-            held: BTreeSet::new(),
-            problems,
-            removal,
-        };
-        let world = World { hosts: [(host.name, Arc::new(view))].into(), ..World::default() };
-        let memory = Memory::default();
+        let instances = ["a", "b"].map(|name| make::instance(&ServiceName::new(name).unwrap(), 1));
+        let seen = HostView { seen: Seen::Now, ..HostView::never(now) };
+        let view = HostView { instances: instances.into(), ..seen };
+        let world =
+            World { hosts: [(host.name.clone(), Arc::new(view))].into(), ..World::default() };
+        let sim = Sim::new(vec![host], Limits::default(), Resources::default());
+        let desired = Desired { problems, removal, ..sim.desired.clone() };
+        let (fleet, memory) = (sim.fleet(), Memory::default());
         let input = Input { fleet: &fleet, desired: &desired, world: &world, memory: &memory, now };
         let plan = whole(&input);
         let steps = plan.steps.iter().map(|p| format!("{}: {}", p.step.kind(), p.reason));

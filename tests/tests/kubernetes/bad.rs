@@ -21,9 +21,7 @@ async fn ill(agent: &evenkeel_tests::agent::Agent, want: bool) {
 async fn a_server_that_is_gone_and_comes_back() {
     let mut rig = Rig::new().await;
     let mut agent = rig.agent_named("state", &["--lease", "off"]);
-    let web = rig.bed.service("web", 2);
-    rig.apply(&web);
-    rig.ready(&web);
+    let web = rig.runs("web", 2);
     rig.server.kill();
     ill(&agent, true).await;
     // What runs is kept up meanwhile.
@@ -46,9 +44,7 @@ async fn a_server_that_is_gone_and_comes_back() {
 async fn a_server_that_says_nothing() {
     let rig = Rig::new().await;
     let agent = rig.agent();
-    let web = rig.bed.service("web", 1);
-    rig.apply(&web);
-    rig.ready(&web);
+    let web = rig.runs("web", 1);
     let ids = rig.bed.ids(&web).await;
     rig.server.freeze();
     ill(&agent, true).await;
@@ -73,9 +69,7 @@ async fn definitions_that_are_missing_end_the_start_with_the_command() {
 async fn a_status_and_finalizers_that_others_wrote_are_put_right() {
     let rig = Rig::new().await;
     let _agent = rig.agent();
-    let web = rig.bed.service("web", 1);
-    rig.apply(&web);
-    rig.ready(&web);
+    let web = rig.runs("web", 1);
     let name = format!("scalingservice/{}", web.name);
     let stalled = json!({"type": "Stalled", "status": "True", "reason": "Ha", "message": "ha",
         "lastTransitionTime": "2026-01-01T00:00:00Z"});
@@ -105,9 +99,7 @@ async fn a_status_and_finalizers_that_others_wrote_are_put_right() {
 async fn credentials_that_expire() {
     let rig = Rig::new().await;
     let agent = rig.agent();
-    let web = rig.bed.service("web", 1);
-    rig.apply(&web);
-    rig.ready(&web);
+    let web = rig.runs("web", 1);
     let tokens = rig.server.tokens();
     let before = fs::read_to_string(&tokens).unwrap();
     fs::write(&tokens, "other-token,other,2\n").unwrap();

@@ -27,9 +27,7 @@ async fn parted(a: Agent, b: Agent) -> (Agent, Agent) {
 async fn a_standby_is_ready_and_takes_over_in_seconds_from_one_that_ends() {
     let rig = Rig::new().await;
     let (mut first, second) = parted(rig.agent_named("a", &[]), rig.agent_named("b", &[])).await;
-    let web = rig.bed.service("web", 2);
-    rig.apply(&web);
-    rig.ready(&web);
+    let web = rig.runs("web", 2);
     let ids = rig.bed.ids(&web).await;
     assert_eq!(second.get("/readyz").await.unwrap().0, 200);
     first.signal("TERM");
@@ -47,9 +45,7 @@ async fn a_standby_is_ready_and_takes_over_in_seconds_from_one_that_ends() {
 async fn killed_in_mid_rollout_and_the_standby_finishes_it_once() {
     let rig = Rig::new().await;
     let (mut first, second) = parted(rig.agent_named("a", &[]), rig.agent_named("b", &[])).await;
-    let web = rig.bed.service("web", 4);
-    rig.apply(&web);
-    rig.ready(&web);
+    let web = rig.runs("web", 4);
     let events = rig.bed.events().await;
     rig.apply(&web.image(TOY_2));
     until("the rollout is under way", LONG, async || {
@@ -78,9 +74,7 @@ async fn killed_in_mid_rollout_and_the_standby_finishes_it_once() {
 async fn one_that_cannot_renew_acts_no_more() {
     let rig = Rig::new().await;
     let agent = rig.agent();
-    let web = rig.bed.service("web", 2);
-    rig.apply(&web);
-    rig.ready(&web);
+    let web = rig.runs("web", 2);
     rig.server.freeze();
     until("it stands back", LONG, async || stands_by(&agent).await?.then_some(())).await;
     let (_, id) = rig.bed.ids(&web).await.pop_first().unwrap();

@@ -14,9 +14,7 @@ async fn nothing_but_its_lease_is_written_while_nothing_happens() {
     let mut rig = Rig::new().await;
     let proxy = rig.proxy().await;
     let _agent = rig.agent();
-    let web = rig.bed.service("web", 1);
-    rig.apply(&web);
-    rig.ready(&web);
+    rig.runs("web", 1);
     let writes = || {
         let of = |a: &&Access| {
             !["get", "list", "watch"].contains(&a.verb.as_str()) && a.resource != "leases"

@@ -50,6 +50,14 @@ impl Rig {
         self.server.feed(&["apply", "-n", "shop", "-f", "-"], &document.to_string());
     }
 
+    /// A service that was applied and is ready.
+    pub(crate) fn runs(&self, name: &str, replicas: u32) -> Service {
+        let service = self.bed.service(name, replicas);
+        self.apply(&service);
+        self.ready(&service);
+        service
+    }
+
     /// kubectl on the one service, in the namespace.
     pub(crate) fn on(&self, verb: &[&str], service: &Service, more: &[&str]) -> String {
         let name = format!("scalingservice/{}", service.name);

@@ -12,9 +12,7 @@ use crate::rig::Rig;
 async fn apply_scale_roll_and_delete() {
     let rig = Rig::new().await;
     let mut agent = rig.agent();
-    let web = rig.bed.service("web", 2);
-    rig.apply(&web);
-    rig.ready(&web);
+    let web = rig.runs("web", 2);
     assert_eq!(rig.bed.ids(&web).await.len(), 2);
 
     let columns = rig.on(&["get"], &web, &[]);
@@ -73,9 +71,7 @@ async fn what_cannot_be_followed_is_said_and_the_others_go_on() {
 async fn one_name_in_two_namespaces_is_a_problem_on_both() {
     let rig = Rig::new().await;
     let _agent = rig.agent();
-    let web = rig.bed.service("web", 2);
-    rig.apply(&web);
-    rig.ready(&web);
+    let web = rig.runs("web", 2);
     let ids = rig.bed.ids(&web).await;
     rig.server.run(&["create", "namespace", "other"]);
     rig.server.feed(&["apply", "-n", "other", "-f", "-"], &web.replicas(1).to_string());
@@ -92,9 +88,7 @@ async fn one_name_in_two_namespaces_is_a_problem_on_both() {
 async fn annotations_suspend_answer_and_orphan() {
     let rig = Rig::new().await;
     let _agent = rig.agent();
-    let web = rig.bed.service("web", 1);
-    rig.apply(&web);
-    rig.ready(&web);
+    let web = rig.runs("web", 1);
 
     rig.on(&["annotate"], &web, &["evenkeel.dev/reconcile=now-1"]);
     rig.until(&web, "/status/lastHandledReconcileAt", json!("now-1")).await;
@@ -110,9 +104,7 @@ async fn annotations_suspend_answer_and_orphan() {
     let ids = rig.bed.ids(&web).await;
     rig.on(&["annotate"], &web, &["evenkeel.dev/deletion=orphan"]);
     rig.on(&["delete", "--timeout=90s"], &web, &[]);
-    let api = rig.bed.service("api", 1);
-    rig.apply(&api);
-    rig.ready(&api);
+    rig.runs("api", 1);
     assert_eq!(rig.bed.ids(&web).await, ids, "what an orphan left is left alone");
     // The same name takes it over again.
     rig.apply(&web.replicas(2));
@@ -191,9 +183,7 @@ async fn secrets_of_the_namespace_and_nobody_elses() {
 async fn describe_tells_what_happened() {
     let rig = Rig::new().await;
     let _agent = rig.agent();
-    let web = rig.bed.service("web", 2);
-    rig.apply(&web);
-    rig.ready(&web);
+    let web = rig.runs("web", 2);
     rig.on(&["scale", "--replicas=3"], &web, &[]);
     let told = until("describe tells of it", evenkeel_tests::agent::LONG, async || {
         let told = rig.on(&["describe"], &web, &[]);

@@ -146,6 +146,14 @@ impl<'h> Scene<'h> {
         .await;
     }
 
+    /// The host comes back: nothing is lost by it, and nothing flaps.
+    async fn returns(&mut self, what: &'static str, back: impl FnOnce()) {
+        let begun = Stage::begin(&self.load).await;
+        back();
+        self.calm().await;
+        self.well(what, begun).await;
+    }
+
     async fn end(mut self) {
         self.agent.settled(&self.web, &self.commit).await;
         let rest = self.load.end().await;
@@ -180,10 +188,7 @@ async fn a_host_that_is_cut_off_is_replaced_and_its_return_loses_nothing() {
     let begun = Stage::begin(&scene.load).await;
     scene.well("without it", begun).await;
 
-    let begun = Stage::begin(&scene.load).await;
-    h3.mend();
-    scene.calm().await;
-    scene.well("back", begun).await;
+    scene.returns("back", || h3.mend()).await;
     scene.end().await;
 }
 
@@ -201,10 +206,7 @@ async fn an_engine_that_is_killed_takes_no_traffic_with_it() {
     scene.replaced(&before, h3).await;
     scene.well("engine killed", begun).await;
 
-    let begun = Stage::begin(&scene.load).await;
-    hosts.revive();
-    scene.calm().await;
-    scene.well("engine back", begun).await;
+    scene.returns("engine back", || hosts.revive()).await;
     scene.end().await;
 }
 
@@ -222,10 +224,7 @@ async fn a_host_that_dies_comes_back_empty_handed_and_nobody_notices() {
     scene.replaced(&before, h3).await;
     noticed(Stage::end(&scene.load, "power off", begun, LEAST).await, lost);
 
-    let begun = Stage::begin(&scene.load).await;
-    hosts.revive();
-    scene.calm().await;
-    scene.well("power on", begun).await;
+    scene.returns("power on", || hosts.revive()).await;
     assert!(scene.hosts.of("web").await.iter().all(|(_, c)| c.state == "running"), "the dead stay");
     scene.end().await;
 }
