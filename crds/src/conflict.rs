@@ -5,9 +5,10 @@
 use std::collections::BTreeSet;
 
 use crate::balancer::{haproxy_image, nginx_image};
+use crate::credential::twice;
 use crate::{
-    DockerHost, EnvVar, FleetSpec, HaproxyProvider, ListenerProtocol, LoadBalancerSpec, Placement,
-    PortRef, ScalingServiceSpec, VolumeMount,
+    DEFAULT_FLEET, DockerHost, EnvVar, FleetSpec, HaproxyProvider, ListenerProtocol,
+    LoadBalancerSpec, Placement, PortRef, ScalingServiceSpec, VolumeMount,
 };
 
 /// Two fields of a document that contradict each other.
@@ -22,8 +23,30 @@ pub struct Conflict {
 impl FleetSpec {
     /// Every contradiction between fields, in the order of the document.
     pub fn conflicts(&self) -> Vec<Conflict> {
-        let hosts = self.backend.docker.iter().flat_map(|docker| &docker.hosts);
-        duplicates("spec.backend.docker.hosts", "name", hosts.map(|DockerHost { name, .. }| name))
+        let docker = self.backend.docker.as_ref();
+        let hosts = || docker.into_iter().flat_map(|docker| &docker.hosts);
+        let list = "spec.backend.docker.hosts";
+        let mut conflicts = duplicates(list, "name", hosts().map(|DockerHost { name, .. }| name));
+        for (index, host) in hosts().enumerate() {
+            let tls = host.tls.iter();
+            conflicts.extend(tls.flat_map(|tls| tls.conflicts(&format!("{list}[{index}].tls"))));
+        }
+        if let Some(docker) = docker {
+            let (file, secret) = (&docker.registry_auth_file, &docker.registry_auth_secret);
+            let path = "spec.backend.docker";
+            conflicts.extend(twice(path, "registryAuth", file.as_ref(), secret.as_ref()));
+        }
+        if let Some(auth) = self.backend.marathon.as_ref().and_then(|m| m.auth.as_ref()) {
+            conflicts.extend(auth.conflicts("spec.backend.marathon.auth"));
+        }
+        if let Some(consul) = self.discovery.as_ref().map(|discovery| &discovery.consul) {
+            let path = "spec.discovery.consul";
+            let (file, secret) = (&consul.token_file, &consul.token_secret);
+            conflicts.extend(twice(path, "token", file.as_ref(), secret.as_ref()));
+            let tls = consul.tls.iter();
+            conflicts.extend(tls.flat_map(|tls| tls.conflicts(&format!("{path}.tls"))));
+        }
+        conflicts
     }
 }
 
@@ -162,9 +185,32 @@ impl ScalingServiceSpec {
                 conflicts.extend(self.undeclared(port).map(|message| at(path, message)));
             }
         }
+        conflicts.extend(self.parts());
         for (index, route) in self.routes.iter().enumerate() {
             let path = format!("spec.routes[{index}].port");
             conflicts.extend(self.undeclared(&route.port).map(|message| at(&path, message)));
+        }
+        conflicts
+    }
+
+    /// What is wrong with its parts on several fleets.
+    fn parts(&self) -> Vec<Conflict> {
+        let list = "spec.placements";
+        let mut conflicts = duplicates(list, "fleet", self.placements.iter().map(|p| &p.fleet));
+        if self.placements.is_empty() {
+            return conflicts;
+        }
+        if self.fleet != DEFAULT_FLEET && !self.placements.iter().any(|p| p.fleet == self.fleet) {
+            conflicts.push(at("spec.fleet", "fleet is not among placements: leave it out".into()));
+        }
+        let counted: u64 = self.placements.iter().filter_map(|p| p.replicas).map(u64::from).sum();
+        let weighed = self.placements.iter().any(|p| p.weight.is_some_and(|w| w > 0));
+        let replicas = u64::from(self.replicas);
+        if counted > replicas || (counted < replicas && !weighed) {
+            let message = format!(
+                "the parts come to {counted}, and replicas is {replicas}: make them equal, or give a fleet a weight"
+            );
+            conflicts.push(at(list, message));
         }
         conflicts
     }
@@ -194,7 +240,7 @@ impl std::fmt::Display for Published {
     }
 }
 
-fn at(path: &str, message: String) -> Conflict {
+pub(crate) fn at(path: &str, message: String) -> Conflict {
     Conflict { path: path.to_owned(), message }
 }
 

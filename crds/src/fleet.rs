@@ -6,8 +6,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::schema::{self, exactly_one, requires, rule};
-use crate::{FleetStatus, text};
+use crate::schema::{self, exactly_one, one_of, requires, rule};
+use crate::{ClientTls, FleetStatus, MarathonAuth, SecretKeyRef, text};
 
 /// What a user says about a fleet.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -93,10 +93,20 @@ pub struct Backend {
 /// Docker hosts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(transform = one_of("registryAuthFile", "registryAuthSecret"))]
 pub struct DockerBackend {
     /// The hosts, at least one.
     #[schemars(length(min = 1, max = 5_000), transform = schema::by_name)]
     pub hosts: Vec<DockerHost>,
+    /// A docker `config.json` with the credentials of registries that images are pulled from. Default: the one of the
+    /// agent's own user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "text::file_path")]
+    pub registry_auth_file: Option<String>,
+    /// The same from a secret, such as the key `.dockerconfigjson` of what `kubectl create secret docker-registry` makes.
+    /// Programs that it names as credential helpers are not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registry_auth_secret: Option<SecretKeyRef>,
 }
 
 /// One Docker Engine.
@@ -155,25 +165,6 @@ pub enum HostState {
     Draining,
 }
 
-/// Files for TLS, read by the agent.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(transform = requires("certFile", "keyFile"), transform = requires("keyFile", "certFile"))]
-pub struct ClientTls {
-    /// The certificates that the server's must descend from, PEM. Default: the system's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "text::file_path")]
-    pub ca_file: Option<String>,
-    /// The client's certificate, PEM; together with `keyFile`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "text::file_path")]
-    pub cert_file: Option<String>,
-    /// The client's private key, PEM; together with `certFile`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "text::file_path")]
-    pub key_file: Option<String>,
-}
-
 /// A Mesos cluster behind Marathon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -188,33 +179,19 @@ pub struct MarathonBackend {
     #[serde(default = "root_group")]
     #[schemars(schema_with = "text::group")]
     pub group: String,
+    /// An archive with `.docker/config.json` in it, the credentials of private registries, where each Mesos agent finds it:
+    /// `file:///etc/docker.tar.gz`. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "text::fetched")]
+    pub registry_config: Option<String>,
+    /// Whether the cluster enters its tasks into the catalogue by itself, as with Registrator: evenkeel then does not.
+    /// Default: false.
+    #[serde(default)]
+    pub registrator: bool,
 }
 
 fn root_group() -> String {
     "/".to_owned()
-}
-
-/// How the agent says who it is: `username` with `passwordFile`, or `tokenFile`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(
-    transform = exactly_one(&["username", "tokenFile"]),
-    transform = requires("username", "passwordFile"),
-    transform = requires("passwordFile", "username"),
-)]
-pub struct MarathonAuth {
-    /// The user, for HTTP basic authentication.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "text::username")]
-    pub username: Option<String>,
-    /// The file that holds the user's password.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "text::file_path")]
-    pub password_file: Option<String>,
-    /// The file that holds a bearer token.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "text::file_path")]
-    pub token_file: Option<String>,
 }
 
 /// The service catalogue of a fleet.
@@ -234,6 +211,8 @@ pub struct Discovery {
     transform = requires("network", "servers"),
     transform = requires("publish", "servers"),
     transform = requires("tokenFile", "address"),
+    transform = requires("tokenSecret", "address"),
+    transform = one_of("tokenFile", "tokenSecret"),
     transform = requires("agentPort", "address"),
     transform = requires("tls", "address"),
     transform = rule(
@@ -278,6 +257,9 @@ pub struct Consul {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "text::file_path")]
     pub token_file: Option<String>,
+    /// The secret that holds the ACL token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_secret: Option<SecretKeyRef>,
     /// How an `https://` address is authenticated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ClientTls>,

@@ -23,6 +23,7 @@
 
 mod balancer;
 mod conflict;
+mod credential;
 mod fleet;
 mod generate;
 mod quantity;
@@ -30,6 +31,7 @@ mod reference;
 mod rollout;
 mod schema;
 mod service;
+mod share;
 mod status;
 mod text;
 
@@ -38,10 +40,10 @@ pub use balancer::{
     Listener, ListenerProtocol, LoadBalancer, LoadBalancerSpec, NginxProvider, VirtualIp,
 };
 pub use conflict::Conflict;
+pub use credential::{ClientTls, MarathonAuth};
 pub use fleet::{
-    Backend, ClientTls, Consul, ConsulPublish, Discovery, DisruptionLimits, DockerBackend,
-    DockerHost, Fleet, FleetLimits, FleetSpec, HostState, MarathonAuth, MarathonBackend,
-    PruneLimits,
+    Backend, Consul, ConsulPublish, Discovery, DisruptionLimits, DockerBackend, DockerHost, Fleet,
+    FleetLimits, FleetSpec, HostState, MarathonBackend, PruneLimits,
 };
 pub use generate::{crds, definitions, generate, json_schemas, stale};
 pub use quantity::{Cpu, HumanDuration, IntOrPercent, Memory, ParseFormError};
@@ -52,6 +54,7 @@ pub use service::{
     Resources, Route, ScalingService, ScalingServiceSpec, SecretKeyRef, ServiceDiscovery, TcpCheck,
     VolumeMount,
 };
+pub use share::{FleetShare, InstancesFrom, MarathonApp};
 pub use status::{FleetStatus, LoadBalancerStatus, ScalingServiceStatus, Waiting};
 
 /// The API group of every kind.

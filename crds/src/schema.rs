@@ -16,6 +16,7 @@ pub(crate) const ERROR_MESSAGE: &str = "errorMessage";
 const RULES: &str = "x-kubernetes-validations";
 const LIST_TYPE: &str = "x-kubernetes-list-type";
 const INT_OR_STRING: &str = "x-kubernetes-int-or-string";
+const OPEN: &str = "x-kubernetes-preserve-unknown-fields";
 
 /// What the API server does not take (the last two are for people at an editor).
 const ONLY_JSON_SCHEMA: [&str; 11] = [
@@ -76,6 +77,14 @@ pub(crate) fn requires(field: &'static str, other: &'static str) -> impl FnMut(&
         if let Some(dependencies) = dependencies.as_object_mut() {
             dependencies.insert(field.to_owned(), json!([other]));
         }
+    }
+}
+
+/// Two ways to give one thing, of which one is given at most.
+pub(crate) fn one_of(file: &'static str, secret: &'static str) -> impl FnMut(&mut Schema) {
+    move |schema| {
+        let message = crate::credential::both(file, secret);
+        push_rule(schema, &format!("!has(self.{file}) || !has(self.{secret})"), &message);
     }
 }
 
@@ -389,8 +398,15 @@ fn for_api_server(schema: &mut Map<String, Value>) {
     for keyword in ONLY_JSON_SCHEMA {
         schema.remove(keyword);
     }
-    if schema.get("additionalProperties") == Some(&Value::Bool(false)) {
-        schema.remove("additionalProperties");
+    match schema.get("additionalProperties") {
+        Some(Value::Bool(false)) => {
+            schema.remove("additionalProperties");
+        }
+        Some(Value::Bool(true)) => {
+            schema.remove("additionalProperties");
+            schema.insert(OPEN.to_owned(), true.into());
+        }
+        Some(_) | None => {}
     }
     if schema.get("type").is_some_and(Value::is_array) {
         schema.remove("type");

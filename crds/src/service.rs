@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::schema::{self, exactly_one, rule};
 use crate::{
-    Constraint, Cpu, DEFAULT_FLEET, HumanDuration, Memory, OnHostLost, PortRef, Rollout,
-    ScalingServiceStatus, Termination, text,
+    Constraint, Cpu, DEFAULT_FLEET, FleetShare, HumanDuration, MarathonApp, Memory, OnHostLost,
+    PortRef, Rollout, ScalingServiceStatus, Termination, text,
 };
 
 /// What a user wants of a service.
@@ -108,6 +108,17 @@ use crate::{
         "health.tcp.port must be a tcp port",
     ),
     transform = rule(
+        "!has(self.placements) || size(self.placements) == 0 || self.fleet == 'default' || \
+         self.placements.exists(p, p.fleet == self.fleet)",
+        "fleet is not among placements: leave it out",
+    ),
+    transform = rule(
+        "!has(self.placements) || size(self.placements) == 0 || (self.placements.exists(p, has(p.weight) && \
+         p.weight > 0) ? self.placements.map(p, has(p.replicas) ? p.replicas : 0).sum() <= self.replicas : \
+         self.placements.map(p, has(p.replicas) ? p.replicas : 0).sum() == self.replicas)",
+        "the parts of placements do not come to replicas",
+    ),
+    transform = rule(
         "!has(self.ports) || self.ports.all(p, !has(p.publish) || p.publish + \
          (has(self.placement.maxPerHost) && self.placement.maxPerHost < self.replicas ? \
          self.placement.maxPerHost : self.replicas) <= 65536)",
@@ -120,10 +131,18 @@ pub struct ScalingServiceSpec {
     #[serde(default = "default_fleet")]
     #[schemars(schema_with = "text::name")]
     pub fleet: String,
-    /// How many instances should run, 0 to 10000. Default: 1.
+    /// How many instances should run, over all fleets, 0 to 10000. Default: 1.
     #[serde(default = "one")]
     #[schemars(range(min = 0, max = 10_000))]
     pub replicas: u32,
+    /// The fleets that it runs on and their parts, where it runs on several. Where parts change, instances move as they become
+    /// available. Default: all on `fleet`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 20),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["fleet"]),
+    )]
+    pub placements: Vec<FleetShare>,
     /// The image, with tag or digest.
     #[schemars(schema_with = "text::image")]
     pub image: String,
@@ -192,6 +211,9 @@ pub struct ScalingServiceSpec {
     /// What happens when a host falls silent.
     #[serde(default)]
     pub on_host_lost: OnHostLost,
+    /// What is said of its app where the fleet is a Marathon cluster.
+    #[serde(default, skip_serializing_if = "MarathonApp::is_empty")]
+    pub marathon: MarathonApp,
     /// Leave everything of this service as it is until set to false again. Default: false.
     #[serde(default)]
     pub suspend: bool,

@@ -66,7 +66,7 @@ text_forms! {
     env_name = "^[A-Za-z_.-][A-Za-z0-9_.-]*$", 253,
         "expected the name of an environment variable such as \"LOG_LEVEL\"";
     /// A key under a secret's name.
-    secret_key = "^[A-Za-z0-9_-][A-Za-z0-9._-]*$", 253,
+    secret_key = "^[.]?[A-Za-z0-9_-][A-Za-z0-9._-]*$", 253,
         "expected the key of a secret: letters, digits, '-', '_' and '.'";
     /// An absolute path that can stand in a bind mount.
     mount_path = "^/[^:]*$", 1024,
@@ -92,6 +92,12 @@ text_forms! {
     /// The group under which Marathon apps are kept.
     group = "^/([a-z0-9]([a-z0-9-]*[a-z0-9])?(/[a-z0-9]([a-z0-9-]*[a-z0-9])?)*)?$", 255,
         "expected a Marathon group such as \"/shop\"";
+    /// A Marathon app.
+    app = "^/[a-z0-9]([a-z0-9.-]*[a-z0-9])?(/[a-z0-9]([a-z0-9.-]*[a-z0-9])?)*$", 1024,
+        "expected the absolute path of a Marathon app such as \"/shop/web\"";
+    /// Where a Mesos agent fetches something.
+    fetched = "^[a-z][a-z0-9+.-]*://[^\\s]+$", 1024,
+        "expected a URI such as \"file:///etc/docker.tar.gz\"";
     /// The host name of a route.
     route_host = "^(\\*\\.)?[a-z0-9]([a-z0-9-]*[a-z0-9])?(\\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$", 253,
         "expected a host name in lower case such as \"shop.example.com\" or \"*.example.com\"";
@@ -154,6 +160,15 @@ pub(crate) fn urls(generator: &mut SchemaGenerator) -> Schema {
     let mut schema = unique(&url(generator), 20);
     schema.insert("minItems".to_owned(), 1.into());
     schema
+}
+
+/// An object whose fields are somebody else's.
+pub(crate) fn open(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 100,
+        "additionalProperties": true,
+    })
 }
 
 /// The words of a command line.

@@ -241,6 +241,29 @@ fn the_contradictions_of_fleets_and_balancers_are_found() {
     document["spec"]["backend"]["docker"]["hosts"][1]["name"] = json!("h1");
     let fleet: Fleet = serde_json::from_value(document).unwrap();
     assert_eq!(fleet.spec.conflicts()[0].path, "spec.backend.docker.hosts[1].name");
+    let mut document = support::example("fleet");
+    let secret = json!({"name": "a", "key": "b"});
+    let docker = &mut document["spec"]["backend"]["docker"];
+    docker["hosts"][1]["tls"] = json!({"caFile": "/a", "caSecret": secret, "certSecret": secret});
+    docker["registryAuthFile"] = "/a".into();
+    docker["registryAuthSecret"] = secret.clone();
+    document["spec"]["discovery"]["consul"] =
+        json!({"address": "http://a", "tokenFile": "/a", "tokenSecret": secret});
+    let fleet: Fleet = serde_json::from_value(document).unwrap();
+    let paths: Vec<_> = fleet.spec.conflicts().into_iter().map(|c| c.path).collect();
+    assert_eq!(
+        paths,
+        [
+            "spec.backend.docker.hosts[1].tls.caSecret",
+            "spec.backend.docker.hosts[1].tls",
+            "spec.backend.docker.registryAuthSecret",
+            "spec.discovery.consul.tokenSecret",
+        ]
+    );
+    let mut document = support::example("marathon");
+    document["spec"]["backend"]["marathon"]["auth"] = json!({"username": "u"});
+    let fleet: Fleet = serde_json::from_value(document).unwrap();
+    assert_eq!(fleet.spec.conflicts()[0].path, "spec.backend.marathon.auth.username");
     let mut document = support::example("loadbalancer");
     document["spec"]["listeners"][1] = json!({"name": "http", "port": 80, "publish": 8181});
     let balancer: LoadBalancer = serde_json::from_value(document).unwrap();

@@ -76,7 +76,12 @@ fn assert_structural(schema: &Value, path: &str) {
     let schema = schema.as_object().unwrap_or_else(|| panic!("{path} is no object"));
     for keyword in schema.keys() {
         let title = keyword == "title" && path.is_empty();
-        assert!(title || known.contains(&keyword.as_str()), "{path} has {keyword}");
+        // Fields of Marathon's own, which change with its versions.
+        let open = keyword == "x-kubernetes-preserve-unknown-fields";
+        if open {
+            assert_eq!(path, "spec.marathon.fields");
+        }
+        assert!(title || open || known.contains(&keyword.as_str()), "{path} has {keyword}");
     }
     let kind = schema.get("type").map_or("int-or-string", |kind| kind.as_str().unwrap());
     match kind {
@@ -84,7 +89,9 @@ fn assert_structural(schema: &Value, path: &str) {
             assert_eq!(schema.get("x-kubernetes-int-or-string"), Some(&json!(true)), "{path}");
         }
         "object" => {
-            let shapes = [schema.get("properties"), schema.get("additionalProperties")];
+            let open = "x-kubernetes-preserve-unknown-fields";
+            let shapes =
+                [schema.get("properties"), schema.get("additionalProperties"), schema.get(open)];
             assert_eq!(shapes.iter().flatten().count(), 1, "{path}: properties or a map");
             if let Some(values) = schema.get("additionalProperties") {
                 assert!(schema.contains_key("maxProperties"), "{path} has no limit");

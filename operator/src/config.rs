@@ -101,7 +101,8 @@ impl FileSecrets {
             let ok = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
             !s.is_empty() && s.chars().all(ok) && !s.starts_with('.')
         };
-        if !plain(name) || !plain(key) {
+        // As `.dockerconfigjson` is called wherever a Kubernetes Secret is mounted.
+        if !plain(name) || !plain(key.strip_prefix('.').unwrap_or(key)) {
             return Err("its name or key is not a plain file name".into());
         }
         let mut looked = Vec::new();

@@ -10,7 +10,7 @@ use crate::model::{
     ServiceName, SpecHash, Time,
 };
 use crate::reconcile::Keeper;
-use crate::source::load::context;
+use crate::source::load::{APPLIED, context};
 use crate::source::parse::{Applied, Secrets, service_from_document};
 use crate::source::store::Store;
 
@@ -97,7 +97,18 @@ impl StoreKeeper {
         format!("memory-{fleet}")
     }
 
+    /// Where each service's document came from when it was read last: there its secrets are.
+    fn paths(&self) -> BTreeMap<String, String> {
+        let bytes = self.store.load(APPLIED).ok().flatten();
+        let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
+        let applied = text.and_then(|text| Applied::from_json(&text).ok()).unwrap_or_default();
+        let name = |key: &str| key.split_once('/').map(|(_, name)| name.to_owned());
+        let services = applied.objects().filter(|(key, _)| !key.starts_with("Fleet/"));
+        services.filter_map(|(key, path)| Some((name(key)?, path.to_owned()))).collect()
+    }
+
     fn restore(&self, kept: Kept) -> Memory {
+        let paths = self.paths();
         let mut memory = Memory {
             disruptions: kept.disruptions.into_iter().map(Time).collect(),
             ..Memory::default()
@@ -105,7 +116,10 @@ impl StoreKeeper {
         for (name, kept) in kept.services {
             let Ok(name) = ServiceName::new(&name) else { continue };
             let service = ServiceMemory {
-                last_good: kept.good.and_then(|g| self.good(&name, g)),
+                last_good: kept.good.and_then(|g| {
+                    let path = paths.get(name.as_str()).map(String::as_str);
+                    self.good(&name, path.unwrap_or_default(), g)
+                }),
                 known: Vec::new(),
                 settled: kept.settled,
                 rollout: kept.rolling.as_deref().and_then(SpecHash::parse).map(|hash| {
@@ -123,11 +137,11 @@ impl StoreKeeper {
 
     /// The spec is read from its document again; when it no longer hashes to what runs (a secret
     /// changed, or the rules did) it is not the spec that was seen to work, and is let go.
-    fn good(&self, name: &ServiceName, kept: KeptGood) -> Option<Good> {
+    fn good(&self, name: &ServiceName, path: &str, kept: KeptGood) -> Option<Good> {
         let nothing = Applied::default();
         let ctx = context(&self.owner, &*self.secrets, &nothing);
         let hash = SpecHash::parse(&kept.hash)?;
-        match service_from_document(&kept.document, &ctx) {
+        match service_from_document(&kept.document, path, &ctx) {
             Ok(service) if service.hash == hash => Some(Good {
                 hash,
                 spec: service.spec,

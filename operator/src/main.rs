@@ -53,6 +53,10 @@ async fn dispatch(cli: &Cli) -> Result<Exit, CliError> {
         }
         Command::Check(args) => cli::offline::check(args, cli.global.output, term, &mut out),
         Command::Render(args) => cli::offline::render(args, cli.global.output, term, &mut out),
+        Command::Import(args) => {
+            let mut err = std::io::stderr();
+            cli::import::run(args, cli.global.output, &mut out, &mut err).await
+        }
         Command::Crd(_) => cli::offline::crd(&mut out),
         Command::Schema(args) => cli::offline::schema(args, &mut out),
     }

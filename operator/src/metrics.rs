@@ -55,6 +55,40 @@ impl EncodeLabelValue for Outcome {
     }
 }
 
+/// What is written to a Kubernetes API server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ApiWrite {
+    /// Who holds an object that is being deleted.
+    Finalizers,
+    /// A status.
+    Status,
+    /// An event.
+    Event,
+    /// The lease.
+    Lease,
+}
+
+impl EncodeLabelValue for ApiWrite {
+    fn encode(
+        &self,
+        e: &mut prometheus_client::encoding::LabelValueEncoder,
+    ) -> Result<(), std::fmt::Error> {
+        let word = match self {
+            Self::Finalizers => "finalizers",
+            Self::Status => "status",
+            Self::Event => "event",
+            Self::Lease => "lease",
+        };
+        EncodeLabelValue::encode(&word, e)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ApiLabels {
+    what: ApiWrite,
+    outcome: Outcome,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabel {
     kind: &'static str,
@@ -127,6 +161,7 @@ pub struct Metrics {
     pass_duration: Histogram,
     steps: Family<StepLabels, Counter>,
     step_duration: Family<KindLabel, Histogram, fn() -> Histogram>,
+    api_writes: Family<ApiLabels, Counter>,
 }
 
 impl Default for Metrics {
@@ -156,9 +191,12 @@ impl Metrics {
             "How long a step takes, well ended or not",
             step_duration.clone(),
         );
+        let api_writes = Family::<ApiLabels, Counter>::default();
+        let help = "Writes to the Kubernetes API server that were answered, or waited for in vain";
+        registry.register("kubernetes_writes", help, api_writes.clone());
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The version of the agent", build);
-        Self { registry, passes, pass_duration, steps, step_duration }
+        Self { registry, passes, pass_duration, steps, step_duration, api_writes }
     }
 
     /// A pass ended.
@@ -174,6 +212,12 @@ impl Metrics {
         let labels = StepLabels { kind, reason: planned.reason.kind(), outcome };
         self.steps.get_or_create(&labels).inc();
         self.step_duration.get_or_create(&KindLabel { kind }).observe(took.as_secs_f64());
+    }
+
+    /// Something was written to the API server, or not.
+    pub fn api_write(&self, what: ApiWrite, well: bool) {
+        let outcome = if well { Outcome::Ok } else { Outcome::Failed };
+        self.api_writes.get_or_create(&ApiLabels { what, outcome }).inc();
     }
 
     /// Everything as text for Prometheus.
@@ -274,6 +318,7 @@ mod tests {
     fn the_text_parses_and_ends() {
         let m = Metrics::new();
         m.pass(Duration::from_micros(300));
+        m.api_write(ApiWrite::Status, true);
         let g = Gauges {
             services: vec![ServiceGauges {
                 fleet: "shop".into(),
@@ -297,6 +342,7 @@ mod tests {
             "evenkeel_passes_total 1\n",
             "evenkeel_pass_duration_seconds_bucket{le=\"0.0004\"} 1\n",
             "evenkeel_service_available{fleet=\"shop\",service=\"web\"} 1\n",
+            "evenkeel_kubernetes_writes_total{what=\"status\",outcome=\"ok\"} 1\n",
             "evenkeel_waiting{kind=\"floor\"} 2\n",
             "evenkeel_steps_in_flight 0\n",
             concat!("evenkeel_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1\n"),

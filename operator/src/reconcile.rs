@@ -15,11 +15,12 @@ use crate::backend::{Backend, Watch};
 use crate::bell::Doorbell;
 use crate::clock::Clock;
 use crate::error::{PortError, Remedy, causes};
+use crate::exchange::Exchange;
 use crate::model::{
     Desired, Edges, Fleet, FleetName, HostName, HostView, InFlight, Memory, Planned, Seen, Step,
     Time, Traffic, World,
 };
-use crate::plan::{Input, plan, traffic};
+use crate::plan::{Input, localise, plan, traffic};
 use crate::report::PassReport;
 
 /// A pass is made at least this often, even if nothing rings: what an event did not say is found.
@@ -127,6 +128,8 @@ pub struct Reconciler {
     pub keeper: Arc<dyn Keeper>,
     /// Is told.
     pub witness: Arc<dyn Witness>,
+    /// What the other fleets say, and are told.
+    pub exchange: Exchange,
     /// Whether it may act. While it may not it looks and plans all the same, so that it is ready at once.
     pub fence: Arc<dyn Fence>,
 }
@@ -209,7 +212,10 @@ impl Flights {
 impl Reconciler {
     /// Runs until `stop` turns true, then lets the steps under way end.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
-        let mut memory = self.keeper.load(&self.fleet);
+        let (keeper, name) = (self.keeper.clone(), self.fleet.clone());
+        // Reading a spec again may mean asking for its secrets.
+        let loaded = tokio::task::spawn_blocking(move || keeper.load(&name)).await;
+        let mut memory = loaded.unwrap_or_default();
         memory.resume(self.clock.now());
         let mut flights = Flights::default();
         let mut savers = JoinSet::new();
@@ -275,12 +281,7 @@ impl Reconciler {
         memory: &mut Memory,
         flights: &mut Flights,
     ) -> Rest {
-        let probes = desired
-            .services
-            .values()
-            .filter(|s| s.fleet == self.fleet)
-            .filter_map(|s| Some((s.name.clone(), s.probe.clone()?)));
-        self.backend.watch(Watch { fleet: fleet.clone(), probes: probes.collect() });
+        self.backend.watch(Watch::of(fleet, desired));
         let now = self.clock.now();
         flights.cooling.retain(|(_, until)| *until > now);
         let mut hosts = self.backend.views();
@@ -290,6 +291,9 @@ impl Reconciler {
         let mut world = World { hosts, in_flight: flights.all(), ..World::default() };
         self.edges.watch(fleet);
         self.edges.observe(&mut world);
+        world.elsewhere = self.exchange.hear(&self.fleet);
+        let local = localise(fleet, desired, &world, now);
+        let desired = local.as_ref().unwrap_or(desired);
         traffic::observe(fleet, desired, &mut world, now);
         for (planned, took, outcome) in flights.turned(&world, now) {
             self.witness.ended(&self.fleet, &planned, took, outcome);
@@ -299,6 +303,7 @@ impl Reconciler {
         let begun = Instant::now();
         let plan = Arc::new(plan(&Input { fleet, desired, world: &world, memory, now }));
         let took = begun.elapsed();
+        self.exchange.tell(&self.fleet, &plan.edges.outward);
         let acts = self.fence.holds();
         if acts {
             memory.take(&plan.notes);
@@ -315,7 +320,8 @@ impl Reconciler {
                 | Step::Stop { .. }
                 | Step::Remove { .. }
                 | Step::Rename { .. }
-                | Step::RemoveNetwork { .. } => {
+                | Step::RemoveNetwork { .. }
+                | Step::App(_) => {
                     flights.begin(&self.backend, &self.fence, planned.clone(), now);
                 }
             }

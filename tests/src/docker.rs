@@ -100,17 +100,19 @@ pub fn watch(hosts: &[(&str, Endpoint)], probes: BTreeMap<ServiceName, Probe>) -
             address: None,
             labels: BTreeMap::new(),
             state: HostState::Active,
+            registry_auth: None,
         };
         (name, Arc::new(spec))
     });
     let fleet = Fleet {
         name: FleetName::new("f").unwrap(),
         hosts: hosts.collect(),
+        marathon: None,
         limits: Limits::default(),
         registry: None,
         approved_prune: None,
     };
-    Watch { fleet: Arc::new(fleet), probes }
+    Watch { fleet: Arc::new(fleet), probes, apps: BTreeMap::new() }
 }
 
 /// The host of most tests.

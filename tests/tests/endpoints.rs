@@ -5,45 +5,20 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::http::{Request, StatusCode};
-use axum::response::{IntoResponse, Response};
 use evenkeel::backend::Backend;
 use evenkeel::backend::docker::DockerConfig;
 use evenkeel::error::{Remedy, causes};
-use evenkeel::model::{Endpoint, HostName, InstanceSpec, Seen, State, Step, Tls};
+use evenkeel::model::{Credential, Endpoint, HostName, InstanceSpec, Seen, State, Step, Tls};
 use evenkeel_tests::conformance::{conformance, instances, start, until};
 use evenkeel_tests::container::{contract, inside, reach};
-use evenkeel_tests::docker::{Rig, busybox, h1, local};
+use evenkeel_tests::docker::{Rig, h1, local};
+use evenkeel_tests::pki::{Ca, authority, engine_with_tls, issued};
 use evenkeel_tests::proxy::Proxy;
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use sha2::{Digest, Sha256};
-use tokio::task::JoinSet;
-
-type Ca = CertifiedIssuer<'static, KeyPair>;
-
-fn authority(name: &str) -> Ca {
-    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-    params.distinguished_name.push(rcgen::DnType::CommonName, name);
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
-}
-
-fn issued(ca: &Ca, name: &str, purpose: ExtendedKeyUsagePurpose) -> (String, String) {
-    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-    params.extended_key_usages = vec![purpose];
-    let key = KeyPair::generate().unwrap();
-    (params.signed_by(&key, ca).unwrap().pem(), key.serialize_pem())
-}
+use evenkeel_tests::registry::{PASSWORD, Registry};
+use rcgen::ExtendedKeyUsagePurpose;
 
 /// Writes the three files of a client; returns where they are.
 fn client_files(dir: &Path, name: &str, trusts: &Ca, signed_by: &Ca) -> Tls {
@@ -51,35 +26,9 @@ fn client_files(dir: &Path, name: &str, trusts: &Ca, signed_by: &Ca) -> Tls {
     let put = |what: &str, text: String| {
         let path = dir.join(format!("{name}-{what}.pem"));
         fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
+        Credential::File(path.to_str().unwrap().to_owned())
     };
-    Tls {
-        ca_file: put("ca", trusts.pem()),
-        cert_file: put("cert", cert),
-        key_file: put("key", key),
-    }
-}
-
-/// An engine that takes only clients of one authority.
-async fn engine_with_tls(ca: &Ca, name: &str) -> Proxy {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(ca.der().clone()).unwrap();
-    let clients = rustls::server::WebPkiClientVerifier::builder_with_provider(
-        Arc::new(roots),
-        Arc::clone(&provider),
-    );
-    let (cert, key) = issued(ca, name, ExtendedKeyUsagePurpose::ServerAuth);
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_client_cert_verifier(clients.build().unwrap())
-        .with_single_cert(
-            vec![CertificateDer::from_pem_slice(cert.as_bytes()).unwrap()],
-            PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
-        )
-        .unwrap();
-    Proxy::listen(Some(Arc::new(config).into())).await
+    Tls { ca: put("ca", trusts.pem()), cert: put("cert", cert), key: put("key", key) }
 }
 
 #[tokio::test]
@@ -92,10 +41,10 @@ async fn over_tls_the_right_certificates_work_and_wrong_ones_say_so() {
     let files = |name: &str, trusts, by| client_files(dir.path(), name, trusts, by);
     let to = |engine: &Proxy, tls| Endpoint::Tcp { authority: engine.authority(), tls: Some(tls) };
     let mut missing = files("missing", &good, &good);
-    missing.key_file = "/no/such/key.pem".into();
+    missing.key = Credential::File("/no/such/key.pem".into());
     let mut garbage = files("garbage", &good, &good);
-    fs::write(&garbage.cert_file, "not a certificate").unwrap();
-    garbage.key_file.clone_from(&garbage.cert_file);
+    fs::write(garbage.cert.to_string(), "not a certificate").unwrap();
+    garbage.key = garbage.cert.clone();
     let hosts = [
         ("h1", to(&engine, files("right", &good, &good)), ""),
         ("untrusted-server", to(&engine, files("a", &evil, &good)), "UnknownIssuer"),
@@ -165,93 +114,6 @@ async fn what_ssh_says_is_what_a_person_reads() {
     };
     let done = tokio::time::timeout(Duration::from_secs(10), poll).await;
     assert!(done.is_ok(), "{:?}", rig.backend.problems());
-}
-
-/// A registry of one image, with a password whose base64 has characters that only one alphabet has.
-struct Registry {
-    authority: String,
-    digest: String,
-    pulls: Arc<AtomicU32>,
-    _task: JoinSet<()>,
-}
-
-const PASSWORD: &str = "~~~???>>>~?>~?>";
-
-fn sha(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    Sha256::digest(bytes).iter().fold("sha256:".to_owned(), |mut s, b| {
-        write!(s, "{b:02x}").unwrap();
-        s
-    })
-}
-
-impl Registry {
-    async fn serve(unique: &str) -> Self {
-        let root = tempfile::tempdir().unwrap();
-        busybox(root.path());
-        fs::write(root.path().join("unique"), unique).unwrap();
-        let tar = Command::new("tar").arg("-C").arg(root.path()).args(["-c", "."]).output();
-        let layer = tar.unwrap().stdout;
-        let config = serde_json::json!({
-            "architecture": "amd64", "os": "linux", "config": {"Cmd": ["/bin/sleep", "1000"]},
-            "rootfs": {"type": "layers", "diff_ids": [sha(&layer)]},
-        });
-        let config = config.to_string().into_bytes();
-        let kind = "application/vnd.docker.distribution.manifest.v2+json";
-        let manifest = serde_json::json!({
-            "schemaVersion": 2, "mediaType": kind,
-            "config": {
-                "mediaType": "application/vnd.docker.container.image.v1+json",
-                "size": config.len(), "digest": sha(&config),
-            },
-            "layers": [{
-                "mediaType": "application/vnd.docker.image.rootfs.diff.tar",
-                "size": layer.len(), "digest": sha(&layer),
-            }],
-        });
-        let manifest = manifest.to_string().into_bytes();
-        let digest = sha(&manifest);
-        let blobs = Arc::new(BTreeMap::from([(sha(&layer), layer), (sha(&config), config)]));
-        let pulls = Arc::new(AtomicU32::new(0));
-        let (of, counted) = (digest.clone(), Arc::clone(&pulls));
-        let app = axum::Router::new().fallback(move |request: Request<Body>| {
-            let (blobs, manifest, of) = (Arc::clone(&blobs), manifest.clone(), of.clone());
-            let counted = Arc::clone(&counted);
-            async move {
-                // user:PASSWORD
-                let known = "Basic dXNlcjp+fn4/Pz8+Pj5+Pz5+Pz4=";
-                let given =
-                    request.headers().get("authorization").map(axum::http::HeaderValue::as_bytes);
-                if given != Some(known.as_bytes()) {
-                    let ask = [("www-authenticate", "Basic realm=\"t\"")];
-                    return (StatusCode::UNAUTHORIZED, ask, "{}").into_response();
-                }
-                let path = request.uri().path().to_owned();
-                if path == "/v2/" {
-                    return "{}".into_response();
-                }
-                if let Some(what) = path.strip_prefix("/v2/box/manifests/") {
-                    if what == "1" || what == of {
-                        counted.fetch_add(1, Ordering::Relaxed);
-                        let head = [("content-type", kind), ("docker-content-digest", &of)];
-                        return (head, manifest).into_response();
-                    }
-                } else if let Some(blob) =
-                    path.strip_prefix("/v2/box/blobs/").and_then(|d| blobs.get(d))
-                {
-                    return blob.clone().into_response();
-                }
-                let no = r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#;
-                let answer: Response = (StatusCode::NOT_FOUND, no).into_response();
-                answer
-            }
-        });
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let authority = listener.local_addr().unwrap().to_string();
-        let mut task = JoinSet::new();
-        task.spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Self { authority, digest, pulls, _task: task }
-    }
 }
 
 #[tokio::test]

@@ -12,7 +12,11 @@
     reason = "a test panics where it fails"
 )]
 
+#[path = "promises/fleets.rs"]
+mod fleets;
 mod judge;
+#[path = "promises/marathon.rs"]
+mod marathon;
 
 use std::time::Duration;
 
@@ -162,7 +166,7 @@ fn balanced(shapes: &[Shape], fronts: u32, registered: bool) -> Sim {
             let mut s = build(n, &Shape { published: false, memory: 0, ..shape.clone() });
             make::route(&mut s, 8000 + 100 * u16::try_from(n).unwrap(), &balancer.name);
             s.rollout.max_unavailable = Amount::Count(1);
-            s.exposure.registered = registered.then_some(80);
+            s.exposure.registered = registered.then(|| (s.fleet.clone(), 80)).into_iter().collect();
             s
         })
         .collect();

@@ -13,6 +13,7 @@ use std::time::Duration;
 use evenkeel::backend::{Backend as _, Watch};
 use evenkeel::bell::Doorbell;
 use evenkeel::clock::Clock;
+use evenkeel::exchange::Exchange;
 use evenkeel::fake::backend::FakeBackend;
 use evenkeel::fake::make;
 use evenkeel::model::{
@@ -70,6 +71,7 @@ fn desired(services: Vec<Service>) -> Arc<Desired> {
             .map(|h| make::host(h, &[]).unwrap())
             .map(|h| (h.name.clone(), Arc::new(h)))
             .into(),
+        marathon: None,
         limits: Limits::default(),
         registry: None,
         approved_prune: None,
@@ -114,6 +116,7 @@ impl Rig {
             clock: self.clock.clone(),
             keeper: self.told.clone(),
             witness: self.told.clone(),
+            exchange: Exchange::default(),
             fence: Arc::new(Alone::default()),
         };
         let stop = self.stop.subscribe();
@@ -279,7 +282,7 @@ impl Oracle for Outside {
 async fn the_simulated_backend_keeps_the_contract_of_real_ones() {
     let backend = Arc::new(FakeBackend::new(Doorbell::new(), Clock::real()));
     let fleet = desired(Vec::new()).fleets.values().next().unwrap().clone();
-    backend.watch(Watch { fleet, probes: BTreeMap::new() });
+    backend.watch(Watch { fleet, probes: BTreeMap::new(), apps: BTreeMap::new() });
     let mut life = JoinSet::new();
     let living = backend.clone();
     life.spawn(async move { living.live().await });

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
+use crate::apiserver;
 use crate::command::{cargo, run};
 use crate::images;
 use crate::interrupt::Interrupt;
@@ -16,19 +17,34 @@ use crate::setup;
 use crate::tree::Tree;
 
 /// What can be measured.
-pub(crate) const ROWS: [&str; 10] =
-    ["scale", "rotation", "heal", "commit", "plan", "idle", "loss", "drop", "burst", "size"];
+pub(crate) const ROWS: [&str; 15] = [
+    "scale", "rotation", "heal", "commit", "plan", "idle", "loss", "drop", "burst", "size",
+    "objects", "many", "quiet", "kubectl", "marathon",
+];
 /// Those of `bench-edge`: traffic through balancers.
 const EDGE: [&str; 4] = ["loss", "drop", "burst", "size"];
+/// Those of `bench-kubernetes`: the controller on an API server.
+const KUBERNETES: [&str; 4] = ["objects", "many", "quiet", "kubectl"];
 
 pub(crate) fn bench(tree: &Tree, quick: bool, rows: &[String]) -> Result<()> {
     setup::ensure(setup::BUILD)?;
     let wants = |row: &str| rows.is_empty() || rows.iter().any(|r| r == row);
     let edge: Vec<&str> = EDGE.into_iter().filter(|r| wants(r)).collect();
-    let engine = |r: &&str| *r != "plan" && !EDGE.contains(r) && wants(r);
+    let cluster: Vec<&str> = KUBERNETES.into_iter().filter(|r| wants(r)).collect();
+    let engine = |r: &&str| {
+        !["plan", "marathon"].contains(r)
+            && !EDGE.contains(r)
+            && !KUBERNETES.contains(r)
+            && wants(r)
+    };
     let engine: Vec<&str> = ROWS.into_iter().filter(engine).collect();
-    if !engine.is_empty() || !edge.is_empty() {
+    // On those of the last four that simulate their hosts nothing runs.
+    let agent = !engine.is_empty() || !edge.is_empty() || cluster.contains(&"kubectl");
+    if agent {
         images::build(tree, false)?;
+    }
+    if !cluster.is_empty() {
+        apiserver::ensure(tree)?;
     }
     let mut builds = Vec::new();
     if wants("plan") {
@@ -37,11 +53,17 @@ pub(crate) fn bench(tree: &Tree, quick: bool, rows: &[String]) -> Result<()> {
     if !edge.is_empty() {
         builds.push(&["evenkeel-tests", "--bin", "bench-edge"]);
     }
+    if wants("marathon") {
+        builds.push(&["evenkeel-tests", "--bin", "bench-marathon"]);
+    }
+    if !cluster.is_empty() {
+        builds.push(&["evenkeel-tests", "--bin", "bench-kubernetes"]);
+    }
     // One by one: built together, the agent would get what only tests ask of its dependencies.
     if !engine.is_empty() {
         builds.push(&["bench-engine"]);
     }
-    if !engine.is_empty() || !edge.is_empty() {
+    if agent || wants("marathon") {
         builds.push(&["evenkeel"]);
     }
     for build in builds {
@@ -67,11 +89,20 @@ pub(crate) fn bench(tree: &Tree, quick: bool, rows: &[String]) -> Result<()> {
         // What was measured before it broke is shown all the same.
         broken = stream(measure, |line| found.push(judged(line))).err();
     }
-    if !edge.is_empty() && broken.is_none() {
-        let measure = program("bench-edge")
+    for (name, rows) in [("bench-edge", edge), ("bench-kubernetes", cluster)] {
+        if rows.is_empty() || broken.is_some() {
+            continue;
+        }
+        let measure = program(name)
             .env("EVENKEEL_BIN", &release.join("evenkeel").display().to_string())
             .args(quick.then_some("--quick"))
-            .args(edge);
+            .args(rows);
+        broken = stream(measure, |line| found.push(judged(line))).err();
+    }
+    if wants("marathon") && broken.is_none() {
+        let measure = program("bench-marathon")
+            .env("EVENKEEL_BIN", &release.join("evenkeel").display().to_string())
+            .args(quick.then_some("--quick"));
         broken = stream(measure, |line| found.push(judged(line))).err();
     }
     let report = json!({

@@ -20,8 +20,9 @@ usage: cargo xtask TASK
   test [FILTER…]               set up what is missing, then run the tests
   promises [--cases N]         the property tests for long, in release (default 10000 cases)
   mutants                      break the planner in known ways, one at a time: the tests must notice each
-  bench [--quick] [ROW…]       measure scale, heal, commit, plan, idle, loss, drop, burst and size, or only
-                               these rows, in release; a table, and target/bench/latest.json
+  bench [--quick] [ROW…]       measure scale, rotation, heal, commit, plan, idle; loss, drop, burst, size of traffic;
+                               objects, many, quiet, kubectl on an API server; marathon; or only these rows, in release;
+                               a table, and target/bench/latest.json
   testbed hosts up [N]         N Docker hosts on this machine, each in a network namespace (default 3)
   testbed hosts down [I]       take all of them down, or only host I
   testbed kubernetes up        a Kubernetes API server on this machine; prints the path of its kubeconfig.

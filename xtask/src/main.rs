@@ -17,6 +17,7 @@ mod links;
 mod lint;
 mod mutants;
 mod packages;
+mod python;
 mod rust_text;
 mod setup;
 mod tar;

@@ -67,6 +67,14 @@ pub(crate) const TESTS: &[Need] = &[
     },
 ];
 
+/// What the independent client of Marathon runs on.
+pub(crate) const PYTHON: &[Need] = &[Need {
+    what: "python3 with venv",
+    why: "our Marathon is tested with a client that others wrote",
+    met: || run("python3").args(["-c", "import ensurepip, venv"]).succeeds(),
+    packages: &["python3", "python3-venv"],
+}];
+
 /// What images are made with that cannot be pulled.
 pub(crate) const PACKAGES: &[Need] = &[Need {
     what: "debootstrap",

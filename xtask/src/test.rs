@@ -5,6 +5,7 @@ use anyhow::{Context as _, Result};
 use crate::apiserver;
 use crate::command::cargo;
 use crate::images;
+use crate::python;
 use crate::rust_text;
 use crate::setup;
 use crate::testbed;
@@ -19,6 +20,15 @@ pub(crate) fn test(tree: &Tree, filters: &[String]) -> Result<()> {
     setup::ensure(setup::BUILD)?;
     setup::ensure(setup::TESTS)?;
     apiserver::ensure(tree)?;
+    let client = python::ensure(tree);
+    let outcome = with_hosts(tree, filters);
+    if let Err(why) = client {
+        println!("NOT TESTED: our Marathon with a client that others wrote: {why:#}");
+    }
+    outcome
+}
+
+fn with_hosts(tree: &Tree, filters: &[String]) -> Result<()> {
     // Brings the images to the local engine too.
     let why = match testbed::up(tree, HOSTS) {
         Ok(()) => return run(tree, filters, &[]),

@@ -138,7 +138,8 @@ fn has_word(text: &str, word: &str) -> bool {
 /// The plan and what it is made of, save their tests, which may read files.
 fn is_pure(path: &str) -> bool {
     let Some(path) = path.strip_prefix("operator/src/") else { return false };
-    let pure = ["model/", "model.rs", "plan/", "plan.rs", "source/parse/", "source/parse.rs"];
+    let pure =
+        ["import/", "model/", "model.rs", "plan/", "plan.rs", "source/parse/", "source/parse.rs"];
     let tests = path.ends_with("/tests.rs") || path.contains("/tests/");
     pure.iter().any(|start| path.starts_with(start)) && !tests
 }

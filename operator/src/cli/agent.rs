@@ -8,15 +8,14 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::ports::{self, Ask, Make, Ports};
 use super::sources::{self, Cluster, Parts, Sourced};
-use super::{CliError, Exit};
-use crate::backend::docker::{DockerBackend, DockerConfig, DockerContainer};
+use super::{CliError, Exit, stand};
 use crate::bell::Doorbell;
 use crate::cli::args::{Listen, RunArgs};
 use crate::clock::Clock;
 use crate::config::{self, FileSecrets};
-use crate::edge::balancers::Find;
-use crate::edge::fleet::FleetEdge;
+use crate::exchange::Exchange;
 use crate::http::{self, Api, Verifier};
 use crate::keep::StoreKeeper;
 use crate::model::{Desired, FleetName, OwnerId, Phase, Planned, Seen, Time};
@@ -32,6 +31,11 @@ const ALIVE_WITHIN: Duration = Duration::from_secs(120);
 
 /// `evenkeel run`.
 pub async fn run(args: &RunArgs) -> Result<Exit, CliError> {
+    run_on(args, Box::new(ports::real)).await
+}
+
+/// The same over what `make` gives each fleet, such as hosts that are simulated.
+pub async fn run_on(args: &RunArgs, make: Box<Make>) -> Result<Exit, CliError> {
     let choice = args.source.documents()?;
     let cluster = if args.source.kubernetes {
         Some(Cluster::connect(&args.source.namespaces).await?)
@@ -74,10 +78,9 @@ pub async fn run(args: &RunArgs) -> Result<Exit, CliError> {
     report.standby(false);
 
     tracing::info!(%owner, state = %state_dir.display(), "evenkeel begins");
-    let shared = cluster.as_ref().filter(|_| args.lease != "off");
-    let election = shared.map(|c| c.election(&args.lease, &report, &clock));
+    let election = stand::begin(args, cluster.as_ref(), &owner, &report, &clock)?;
     let fence: Arc<dyn Fence> = match &election {
-        Some((_, fence)) => Arc::new(fence.clone()),
+        Some((_, held)) => Arc::new(held.clone()),
         None => Arc::new(Alone::default()),
     };
     let parts = Parts {
@@ -107,7 +110,9 @@ pub async fn run(args: &RunArgs) -> Result<Exit, CliError> {
         tasks: JoinSet::new(),
         running: BTreeMap::new(),
         desired_out: BTreeMap::new(),
+        make,
         fence: parts.fence,
+        exchange: Exchange::default(),
         nudge: parts.nudge,
     };
     let holding = election.as_ref().map(|(election, _)| {
@@ -249,7 +254,7 @@ impl Quiet {
 /// The witness of one fleet: report and log.
 struct FleetWitness {
     report: Report,
-    backend: Arc<DockerBackend>,
+    problems: Box<ports::Problems>,
     quiet: Arc<Quiet>,
 }
 
@@ -257,7 +262,7 @@ impl Witness for FleetWitness {
     fn pass(&self, pass: PassReport) {
         self.quiet.tell(&pass);
         // Before the pass, so that "fell silent" can name its cause.
-        self.report.hosts(&pass.fleet.name, self.backend.problems());
+        self.report.hosts(&pass.fleet.name, (self.problems)());
         self.report.pass(pass);
     }
 
@@ -281,16 +286,6 @@ impl Witness for FleetWitness {
     }
 }
 
-/// Balancers are reached through the engines of their hosts.
-fn find(backend: &Arc<DockerBackend>) -> Find {
-    let backend = backend.clone();
-    Arc::new(move |host, id| {
-        let (backend, host) = (backend.clone(), host.clone());
-        let reach = Arc::new(move || backend.engine(&host));
-        Arc::new(DockerContainer::new(reach, id.clone()))
-    })
-}
-
 /// One loop for each fleet that was ever asked for.
 struct Fleets {
     owner: OwnerId,
@@ -301,7 +296,10 @@ struct Fleets {
     tasks: JoinSet<()>,
     running: BTreeMap<FleetName, Doorbell>,
     desired_out: BTreeMap<FleetName, watch::Sender<Arc<Desired>>>,
+    make: Box<Make>,
     fence: Arc<dyn Fence>,
+    /// What the fleets tell each other.
+    exchange: Exchange,
     /// Rung when every fleet is to be looked at now.
     nudge: Doorbell,
 }
@@ -357,34 +355,30 @@ impl Fleets {
                 continue;
             }
             let bell = Doorbell::new();
-            let backend = Arc::new(DockerBackend::new(
-                self.owner.clone(),
-                bell.clone(),
-                self.clock.clone(),
-                DockerConfig::default(),
-            ));
+            let Ports { backend, edges, problems } = (self.make)(&Ask {
+                owner: &self.owner,
+                fleet: name,
+                bell: &bell,
+                clock: &self.clock,
+            });
             let (out, receiver) = watch::channel(desired.clone());
             let reconciler = Reconciler {
                 fleet: name.clone(),
                 desired: receiver,
-                backend: backend.clone(),
-                edges: Arc::new(FleetEdge::new(
-                    self.owner.clone(),
-                    name.clone(),
-                    find(&backend),
-                    bell.clone(),
-                    self.clock.clone(),
-                )),
+                backend,
+                edges,
                 bell: bell.clone(),
                 clock: self.clock.clone(),
                 keeper: self.keeper.clone(),
                 witness: Arc::new(FleetWitness {
                     report: self.report.clone(),
-                    backend: backend.clone(),
+                    problems,
                     quiet: self.quiet.clone(),
                 }),
+                exchange: self.exchange.clone(),
                 fence: self.fence.clone(),
             };
+            self.exchange.join(name, bell.clone());
             self.tasks.spawn(reconciler.run(stopped.clone()));
             self.running.insert(name.clone(), bell);
             self.desired_out.insert(name.clone(), out);

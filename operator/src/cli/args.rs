@@ -7,6 +7,8 @@ use std::time::Duration;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::import::ImportArgs;
+use super::stand::LockAddress;
 use crate::model::{OwnerId, ServiceName};
 use crate::telemetry::LogFormat;
 
@@ -120,13 +122,15 @@ pub enum When {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Make the hosts match the source, and keep them so
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Say what would be done, where and why; nothing is changed
-    Plan(PlanArgs),
+    Plan(Box<PlanArgs>),
     /// Find every problem in documents at once
     Check(CheckArgs),
     /// Print the configuration that documents lead to
     Render(RenderArgs),
+    /// Write documents for what Marathon or docker compose runs
+    Import(ImportArgs),
     /// Say what runs, what is waited for and what was done lately
     Status(StatusArgs),
     /// Print the Kubernetes custom resource definitions
@@ -268,10 +272,13 @@ pub struct RunArgs {
     /// The lease that one of several replicas holds with --kubernetes, in the pod's own namespace or as NAMESPACE/NAME; off for the only one,
     /// which then heals what runs also while the API server is away
     #[arg(
-        long, value_name = "NAME", default_value = crate::kubernetes::elect::NAME,
+        long, value_name = "NAME", default_value = crate::kubernetes::lease::NAME,
         env = "EVENKEEL_LEASE", hide_env_values = true, help_heading = "Agent"
     )]
     pub lease: String,
+    /// A lock for agents that stand by for each other without Kubernetes.
+    #[command(flatten)]
+    pub lock: LockArgs,
     /// File with the secret that webhooks are signed with
     #[arg(
         long,
@@ -281,6 +288,52 @@ pub struct RunArgs {
         help_heading = "Agent"
     )]
     pub webhook_secret_file: Option<PathBuf>,
+}
+
+/// How agents on several machines stand by for each other without Kubernetes.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Standing by")]
+pub struct LockArgs {
+    /// A lock in Consul that one of several agents of an owner holds: `consul://HOST:PORT`, or `consuls://` over TLS, with
+    /// `/KEY` behind it for a key of your own [default key: evenkeel/OWNER/lock]
+    #[arg(
+        long, value_name = "URL", value_parser = super::stand::lock,
+        conflicts_with = "kubernetes", env = "EVENKEEL_LOCK", hide_env_values = true
+    )]
+    pub lock: Option<LockAddress>,
+    /// File with the ACL token for the lock; read anew at every call
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "lock",
+        env = "EVENKEEL_LOCK_TOKEN_FILE",
+        hide_env_values = true
+    )]
+    pub lock_token_file: Option<PathBuf>,
+    /// File with certificates to trust for consuls:// [default: the system's]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "lock",
+        env = "EVENKEEL_LOCK_CA_FILE",
+        hide_env_values = true
+    )]
+    pub lock_ca_file: Option<PathBuf>,
+    /// File with this agent's certificate for consuls://
+    #[arg(
+        long, value_name = "FILE", requires_all = ["lock", "lock_key_file"],
+        env = "EVENKEEL_LOCK_CERT_FILE", hide_env_values = true
+    )]
+    pub lock_cert_file: Option<PathBuf>,
+    /// File with the private key of that certificate
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "lock_cert_file",
+        env = "EVENKEEL_LOCK_KEY_FILE",
+        hide_env_values = true
+    )]
+    pub lock_key_file: Option<PathBuf>,
 }
 
 /// `evenkeel plan`.

@@ -5,10 +5,14 @@
 
 pub mod agent;
 pub mod args;
+pub mod import;
 pub mod offline;
+pub mod once;
 pub mod output;
+pub mod ports;
 pub mod read;
 pub mod sources;
+pub mod stand;
 pub mod status;
 
 use std::io::Write;
@@ -55,6 +59,8 @@ pub enum Exit {
     Problem,
     /// 2: `plan` found steps to take.
     Steps,
+    /// 2: `import` left something out.
+    LeftOut,
 }
 
 impl Exit {
@@ -80,7 +86,7 @@ impl From<Exit> for std::process::ExitCode {
         Self::from(match e {
             Exit::Fine => 0,
             Exit::Problem => 1,
-            Exit::Steps => 2,
+            Exit::Steps | Exit::LeftOut => 2,
         })
     }
 }

@@ -8,29 +8,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::args::{CheckArgs, Output, PlanArgs, RenderArgs, SchemaArgs};
+use super::once::{self, Once};
 use super::output::{self, put};
-use super::sources::fetcher;
 use super::{CliError, Exit, Terminal, print_problems};
-use crate::backend::docker::{DockerBackend, DockerConfig, rendered};
-use crate::backend::{Backend, Watch};
+use crate::backend::docker::rendered;
+use crate::backend::platform::Platform;
+use crate::backend::{Backend, Watch, marathon};
 use crate::bell::Doorbell;
 use crate::clock::Clock;
-use crate::config::{self, FileSecrets};
+use crate::config::FileSecrets;
 use crate::edge;
 use crate::fake::scenario::Scenario;
 use crate::keep::StoreKeeper;
+use crate::model::app::render::render as app_of;
 use crate::model::{
-    Desired, Fleet, HealthState, HostName, HostView, Memory, OwnerId, Published, Secret, Seen,
-    Slot, Start, World,
+    Desired, Elsewhere, Fleet, HealthState, HostName, HostView, Memory, OwnerId, Published, Secret,
+    Seen, Slot, Start, World,
 };
-use crate::plan::{Input, plan, traffic};
+use crate::plan::{Input, localise, plan, traffic};
 use crate::reconcile::Keeper;
 use crate::report::plan_view;
 use crate::report::text::render_plans;
 use crate::report::view::{PlanView, ProblemView};
 use crate::source::load::{APPLIED, context, parse_tree};
 use crate::source::parse::{Applied, Secrets};
-use crate::source::store::Store;
 use crate::source::{self, Tree};
 
 /// How long `plan` waits for hosts to answer, and then for their instances' health.
@@ -54,50 +55,36 @@ pub async fn plan_once(
     if args.demo {
         return demo(out);
     }
-    if args.source.kubernetes {
-        return Err(CliError::new("custom resources cannot be planned for from outside").hint(
-            "kubectl apply --dry-run=server, or evenkeel plan --dir with the same documents",
-        ));
-    }
-    let choice = args.source.choose()?;
-    let owner = config::owner(&args.agent, &choice)?;
     let clock = Clock::real();
-    // The mirror of a running agent is its own: this one is thrown away.
-    let scratch = tempfile::tempdir().map_err(|e| CliError::new(format!("scratch: {e}")))?;
-    let (mut fetch, _) = fetcher(&choice, scratch.path(), &clock)?;
-    let tree = fetch
-        .fetch(None)
-        .await
-        .map_err(|e| CliError { message: e.chain(), hint: e.hint() })?
-        .ok_or_else(|| CliError::new("the source gave nothing"))?;
-    let secrets = Arc::new(FileSecrets::new(args.agent.secrets.clone()));
-    // What a running agent remembers is read, never written.
-    let state_dir = config::state_dir(&args.agent, &owner);
-    let store =
-        state_dir.is_dir().then(|| Store::open(&state_dir)).and_then(Result::ok).map(Arc::new);
+    let Once { owner, tree, secrets, store } = once::read(args, &clock).await?;
     let applied = store
         .as_ref()
         .and_then(|s| s.load(APPLIED).ok().flatten())
         .and_then(|b| Applied::from_json(&String::from_utf8_lossy(&b)).ok())
         .unwrap_or_default();
-    let (desired, _) = parse_tree(&tree, &context(&owner, &*secrets, &applied));
-    let mut plans = Vec::new();
+    let (whose, theirs) = (owner.clone(), secrets.clone());
+    // A secret of a cluster is waited for.
+    let (desired, _) =
+        waited(move || parse_tree(&tree, &context(&whose, &*theirs, &applied))).await;
+    let mut looked = Vec::new();
     for fleet in desired.fleets.values() {
-        let mut memory = store.as_ref().map_or_else(Memory::default, |s| {
-            StoreKeeper::new(s.clone(), owner.clone(), secrets.clone()).load(&fleet.name)
-        });
+        let mut memory = match &store {
+            Some(store) => {
+                let keeper = StoreKeeper::new(store.clone(), owner.clone(), secrets.clone());
+                let name = fleet.name.clone();
+                waited(move || keeper.load(&name)).await
+            }
+            None => Memory::default(),
+        };
         // As the agent does at its start: a rollout under way is not one that has failed.
         memory.resume(clock.now());
         let (hosts, silent) = look(&owner, fleet, &desired, &clock).await;
         for (host, why) in silent {
             let _ = put(&mut std::io::stderr(), &format!("warning: host {host}: {why}\n"));
         }
-        let mut world = World { hosts, ..World::default() };
-        traffic::observe(fleet, &desired, &mut world, clock.now());
-        let input =
-            Input { fleet, desired: &desired, world: &world, memory: &memory, now: clock.now() };
-        plans.push(plan_view(fleet, &desired, &plan(&input), clock.now()));
+        looked.push((fleet, World { hosts, ..World::default() }, memory));
     }
+    let plans = plans(&desired, looked, &clock);
     let problems: Vec<ProblemView> = desired.problems.iter().map(Into::into).collect();
     let _ = output::emit(out, output, &Plans { plans: &plans, problems: &problems }, || {
         let mut text = String::new();
@@ -111,6 +98,42 @@ pub async fn plan_once(
     Ok(Exit::of_plan(&plans, &problems))
 }
 
+/// What each fleet would do, once all have heard what the others have.
+fn plans(
+    desired: &Desired,
+    mut looked: Vec<(&Arc<Fleet>, World, Memory)>,
+    clock: &Clock,
+) -> Vec<PlanView> {
+    let mut told = Elsewhere::default();
+    let mut out = Vec::new();
+    // What a fleet says depends on what it heard: what it has, then what it would do about it.
+    for _ in 0..looked.len().min(3) {
+        out.clear();
+        let mut next = Elsewhere::default();
+        for (fleet, world, memory) in &mut looked {
+            let others = told.0.iter().filter(|(name, _)| **name != fleet.name);
+            world.elsewhere =
+                Elsewhere(others.map(|(name, said)| (name.clone(), said.clone())).collect());
+            let local = localise(fleet, desired, world, clock.now());
+            let desired = local.as_deref().unwrap_or(desired);
+            traffic::observe(fleet, desired, world, clock.now());
+            let plan = plan(&Input { fleet, desired, world, memory, now: clock.now() });
+            next.0.insert(fleet.name.clone(), plan.edges.outward.clone());
+            out.push(plan_view(fleet, desired, &plan, clock.now()));
+        }
+        told = next;
+    }
+    out
+}
+
+/// Does what may wait on a thread of its own.
+async fn waited<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(e) => std::panic::resume_unwind(e.into_panic()),
+    }
+}
+
 /// Looks at every host of a fleet once; second, why some did not answer.
 async fn look(
     owner: &OwnerId,
@@ -119,14 +142,8 @@ async fn look(
     clock: &Clock,
 ) -> (BTreeMap<HostName, Arc<HostView>>, BTreeMap<HostName, String>) {
     let bell = Doorbell::new();
-    let backend =
-        DockerBackend::new(owner.clone(), bell.clone(), clock.clone(), DockerConfig::default());
-    let probes = desired
-        .services
-        .values()
-        .filter_map(|s| Some((s.name.clone(), s.probe.clone()?)))
-        .collect();
-    backend.watch(Watch { fleet: fleet.clone(), probes });
+    let backend = Platform::new(owner.clone(), bell.clone(), clock.clone());
+    backend.watch(Watch::of(fleet, desired));
     let all = |test: fn(&HostView) -> bool| backend.views().values().all(|v| test(v));
     let until = |test: fn(&HostView) -> bool, at_most| {
         let bell = &bell;
@@ -280,10 +297,17 @@ pub fn render(
     let mut all: BTreeMap<String, serde_json::Value> = BTreeMap::new();
     let mut pages = String::new();
     for service in desired.services.values().filter(|s| wanted(&s.name)) {
-        let Some(host) = desired.fleets.get(&service.fleet).and_then(|f| f.hosts.keys().next())
-        else {
-            continue;
-        };
+        for cluster in service.fleets().filter_map(|f| desired.fleets.get(f)) {
+            let Some(spec) = &cluster.marathon else { continue };
+            let id = service.app_id(&spec.group);
+            let definition = app_of(service, &service.spec, spec);
+            let app = (&id, &definition, service.share(&cluster.name).unwrap_or_default());
+            let app = marathon::rendered(&owner, &cluster.name, &service.name, service.hash, app);
+            all.insert(format!("{}{id}", cluster.name), app);
+        }
+        let docker = service.fleets().filter_map(|f| desired.fleets.get(f));
+        let docker = docker.filter(|f| f.marathon.is_none()).find_map(|f| f.hosts.keys().next());
+        let Some(host) = docker else { continue };
         let published = service.spec.ports.iter().filter_map(|p| {
             let host = p.publish?;
             Some(Published { container: p.container, host, protocol: p.protocol })

@@ -74,13 +74,18 @@ impl Cli {
             _ => None,
         };
         let mut cli = Self::from_arg_matches(&matches)?;
-        if let (
-            Some((sources, reference)),
-            Command::Run(super::args::RunArgs { source: args, .. })
-            | Command::Plan(super::args::PlanArgs { source: args, .. }),
-        ) = (chosen, &mut cli.command)
-        {
-            args.keep(&sources, reference);
+        if let Some((sources, reference)) = chosen {
+            match &mut cli.command {
+                Command::Run(args) => args.source.keep(&sources, reference),
+                Command::Plan(args) => args.source.keep(&sources, reference),
+                Command::Check(_)
+                | Command::Render(_)
+                | Command::Status(_)
+                | Command::Crd(_)
+                | Command::Schema(_)
+                | Command::Import(_)
+                | Command::Completions(_) => {}
+            }
         }
         Ok(cli)
     }

@@ -9,17 +9,16 @@ use tokio::task::JoinSet;
 
 use super::CliError;
 use super::read::SourceChoice;
+use super::stand::me;
 use crate::bell::Doorbell;
 use crate::clock::Clock;
 use crate::config::{self, FileSecrets};
 use crate::kubernetes::cache::{Cache, Scope};
-use crate::kubernetes::elect::{Election, LeaseFence};
 use crate::kubernetes::event::Recorder;
-use crate::kubernetes::lease::Times;
 use crate::kubernetes::secret::ClusterSecrets;
 use crate::kubernetes::source::Source;
 use crate::kubernetes::write::Writer;
-use crate::kubernetes::{connect, follow, source as objects};
+use crate::kubernetes::{connect, follow, source as objects, tree};
 use crate::model::OwnerId;
 use crate::reconcile::Fence;
 use crate::report::Report;
@@ -69,19 +68,21 @@ impl Cluster {
         connect::owner(&self.client).await
     }
 
-    /// What makes one of several replicas act.
-    pub fn election(
-        &self,
-        lease: &str,
-        report: &Report,
-        clock: &Clock,
-    ) -> (Arc<Election>, LeaseFence) {
-        // A pod's name alone is not enough: a container that is started again must not take itself for the one before.
-        let me = format!("{}_{}_{:x}", me(), std::process::id(), clock.wall().as_nanos());
-        let fence = LeaseFence::new(me, Times::default(), clock.clone());
-        let election =
-            Election::new(&self.client, lease, fence.clone(), report.clone(), clock.clone());
-        (Arc::new(election), fence)
+    /// All objects as they are now, also those that no agent has taken up yet.
+    pub async fn objects(&self) -> Result<source::Tree, CliError> {
+        let cache = Cache::new(&self.scopes);
+        for scope in &self.scopes {
+            let listed = follow::once(self.client.clone(), scope, &cache).await;
+            listed.map_err(|why| CliError::new(format!("list {scope}: {why}")))?;
+        }
+        let limits = source::Limits { max_files: objects::MOST, ..source::Limits::default() };
+        let composed = tree::preview(&cache.view(), &limits);
+        composed.ok_or_else(|| CliError::new("not everything could be listed"))
+    }
+
+    /// How the cluster is spoken to.
+    pub fn client(&self) -> &kube::Client {
+        &self.client
     }
 }
 
@@ -136,7 +137,7 @@ pub fn begin(
 }
 
 /// What the paths of objects begin with.
-fn root(merged: bool) -> &'static str {
+pub fn root(merged: bool) -> &'static str {
     if merged { merge::OBJECTS } else { "" }
 }
 
@@ -232,13 +233,6 @@ fn watch_objects(
         format!("{} in {}", objects::DESCRIBE, names.join(", "))
     };
     Sourced { states, kind: "kubernetes", describe }
-}
-
-/// What this replica is called: the pod's name, or the machine's.
-fn me() -> String {
-    let named = std::env::var("HOSTNAME").ok().filter(|h| !h.is_empty());
-    let machine = || std::fs::read_to_string("/etc/hostname").ok().map(|h| h.trim().to_owned());
-    named.or_else(machine).filter(|h| !h.is_empty()).unwrap_or_else(|| "evenkeel".to_owned())
 }
 
 fn jitter(clock: &Clock, salt: u64) -> Jitter {

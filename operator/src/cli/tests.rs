@@ -17,7 +17,7 @@ fn read(words: &str) -> Result<Cli, String> {
 fn run(words: &str) -> RunArgs {
     let cli = read(words).unwrap_or_else(|e| panic!("{words}: {e}"));
     let Command::Run(args) = cli.command else { panic!("{words} is no run") };
-    args
+    *args
 }
 
 #[test]
@@ -25,9 +25,11 @@ fn the_definition_holds_together_and_every_help_has_an_example() {
     Cli::command().debug_assert();
     let names: Vec<String> =
         Cli::command().get_subcommands().map(|s| s.get_name().to_owned()).collect();
-    let all = ["run", "plan", "check", "render", "status", "crd", "schema", "completions"];
+    let all =
+        ["run", "plan", "check", "render", "import", "status", "crd", "schema", "completions"];
     assert_eq!(names, all);
-    for name in all.iter().map(|n| (*n).to_owned()).chain([String::new()]) {
+    let nested = ["import marathon", "import compose", ""];
+    for name in all.iter().chain(&nested) {
         let help = read(&format!("{name} --help")).unwrap_err();
         assert!(help.contains("Example") && help.contains("evenkeel"), "{name}:\n{help}");
         assert!(help.contains("--output <FORMAT>"), "{name} has no -o:\n{help}");
@@ -79,6 +81,14 @@ fn sources_are_chosen_and_conflicts_refused() {
         ("check", "PATH"),
         ("chekc x", "check"),
         ("run --brnach u", "--branch"),
+        ("import", "marathon"),
+        ("import marathon", "FILE|URL"),
+        ("import marathon a --group shop", "/shop"),
+        ("import marathon a --group /Shop", "/shop"),
+        ("import marathon a --fleet A_B", "lower-case"),
+        ("import marathon a --username u", "--password-file"),
+        ("import marathon a --token-file t --username u --password-file p", "cannot be used with"),
+        ("import compose a b", "unexpected argument 'b'"),
     ] {
         let said = read(words).unwrap_err();
         assert!(said.contains(says), "{words}: {said}");
@@ -208,6 +218,7 @@ fn printed(words: &str) -> (Exit, String) {
         Command::Render(args) => offline::render(args, cli.global.output, term, &mut out),
         other @ (Command::Run(_)
         | Command::Plan(_)
+        | Command::Import(_)
         | Command::Status(_)
         | Command::Crd(_)
         | Command::Schema(_)

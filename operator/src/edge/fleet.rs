@@ -184,8 +184,7 @@ fn reached(
             && i.state == State::Running
             && matches!(i.health, HealthState::Healthy { .. })
     };
-    let spec =
-        |address, agent_port| ConsulSpec { address, agent_port, token_file: None, tls: None };
+    let spec = |address, agent_port| ConsulSpec { address, agent_port, token: None, tls: None };
     match &managed.reach {
         ManagedReach::Network(network) => {
             let instances = world.hosts.values().flat_map(|view| &view.instances);

@@ -13,7 +13,10 @@ use crate::backend::{Backend, Watch};
 use crate::bell::Doorbell;
 use crate::clock::Clock;
 use crate::error::{PortError, Remedy};
-use crate::model::{HostName, HostView, InstanceId, Resources, Step};
+use crate::model::{HostName, HostView, InstanceId, Resources, Seen, Step, Time};
+
+/// Nothing happens by itself on a host that was left alone for longer: its containers need not be looked at.
+const RESTLESS: Duration = Duration::from_secs(20);
 
 /// Simulated hosts as a backend.
 #[derive(Debug)]
@@ -25,9 +28,23 @@ pub struct FakeBackend {
 
 #[derive(Debug)]
 struct Inner {
-    hosts: BTreeMap<HostName, SimHost>,
+    hosts: BTreeMap<HostName, Housed>,
     next_id: u64,
     calls: Vec<String>,
+}
+
+/// A host, and until when something may happen on it by itself.
+#[derive(Debug)]
+struct Housed {
+    host: SimHost,
+    awake: Time,
+}
+
+impl Housed {
+    fn wake(&mut self, now: Time) -> &mut SimHost {
+        self.awake = now.plus(RESTLESS);
+        &mut self.host
+    }
 }
 
 impl FakeBackend {
@@ -43,7 +60,8 @@ impl FakeBackend {
 
     /// Does something to a host, as the world does, and rings.
     pub fn with<R>(&self, host: &HostName, act: impl FnOnce(&mut SimHost) -> R) -> Option<R> {
-        let done = self.lock().hosts.get_mut(host).map(act);
+        let now = self.clock.now();
+        let done = self.lock().hosts.get_mut(host).map(|h| act(h.wake(now)));
         self.bell.ring();
         done
     }
@@ -59,7 +77,10 @@ impl FakeBackend {
             tokio::time::sleep(GRAIN).await;
             let now = self.clock.now();
             let mut changed = false;
-            for host in self.lock().hosts.values_mut() {
+            for Housed { host, awake } in self.lock().hosts.values_mut() {
+                if now > *awake && host.seen() == Seen::Now {
+                    continue;
+                }
                 let before = host.view(false);
                 host.live(now, Duration::from_secs(2));
                 changed |= before != host.view(false);
@@ -78,27 +99,29 @@ impl Backend for FakeBackend {
         let mut inner = self.lock();
         for name in watch.fleet.hosts.keys() {
             let capacity = Resources { cpu_millis: 8000, memory_bytes: 32 << 30 };
-            inner.hosts.entry(name.clone()).or_insert_with(|| SimHost::new(capacity, now));
+            let new = || Housed { host: SimHost::new(capacity, now), awake: now };
+            inner.hosts.entry(name.clone()).or_insert_with(new);
         }
         inner.hosts.retain(|name, _| watch.fleet.hosts.contains_key(name));
     }
 
     fn views(&self) -> BTreeMap<HostName, Arc<HostView>> {
-        self.lock().hosts.iter().map(|(n, h)| (n.clone(), h.view(false))).collect()
+        self.lock().hosts.iter().map(|(n, h)| (n.clone(), h.host.view(false))).collect()
     }
 
     async fn apply(&self, step: &Step) -> Result<(), PortError> {
         let takes = {
             let mut inner = self.lock();
             inner.calls.push(step.to_string());
-            inner.hosts.get(step.host()).map_or(GRAIN, |h| h.takes(step))
+            inner.hosts.get(step.host()).map_or(GRAIN, |h| h.host.takes(step))
         };
         tokio::time::sleep(takes).await;
         let now = self.clock.now();
         let mut inner = self.lock();
         inner.next_id += 1;
         let id = InstanceId(format!("{:012x}", inner.next_id).into());
-        let outcome = inner.hosts.get_mut(step.host()).map(|h| h.apply(step, id, Fate::Done, now));
+        let host = inner.hosts.get_mut(step.host()).map(|h| h.wake(now));
+        let outcome = host.map(|h| h.apply(step, id, Fate::Done, now));
         drop(inner);
         self.bell.ring();
         match outcome {

@@ -35,11 +35,11 @@ pub struct Refused {
 }
 
 impl Refused {
-    fn retry(why: &'static str) -> Self {
+    pub(super) fn retry(why: &'static str) -> Self {
         Self { why, remedy: Remedy::Retry }
     }
 
-    fn reobserve(why: &'static str) -> Self {
+    pub(super) fn reobserve(why: &'static str) -> Self {
         Self { why, remedy: Remedy::Reobserve }
     }
 }
@@ -159,7 +159,7 @@ impl SimHost {
         Duration::from_millis(match step {
             Step::Start(_) => 300,
             Step::Stop { .. } => 400,
-            Step::Remove { .. } | Step::RemoveNetwork { .. } => 200,
+            Step::Remove { .. } | Step::RemoveNetwork { .. } | Step::App(_) => 200,
             Step::Rename { .. } | Step::Admit { .. } | Step::Withdraw { .. } => 100,
         })
     }
@@ -223,6 +223,7 @@ impl SimHost {
                     published: ports,
                     bindings: s.published.iter().map(|p| (p.container, p.host)).collect(),
                     networks: Vec::new(),
+                    at: None,
                     traffic: Traffic::None,
                 };
                 let image = s.spec.image.clone();
@@ -274,7 +275,7 @@ impl SimHost {
                     c.instance.traffic = Traffic::Withdrawn { since: now, sessions: Some(3) };
                 }
             }
-            Step::RemoveNetwork { .. } => {}
+            Step::RemoveNetwork { .. } | Step::App(_) => {}
         }
         self.publish();
         Ok(())
@@ -336,6 +337,8 @@ impl SimHost {
             foreign_names: self.foreign.values().cloned().collect(),
             foreign_ports: BTreeSet::new(),
             networks: BTreeSet::new(),
+
+            apps: BTreeMap::new(),
         });
     }
 

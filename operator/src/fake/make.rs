@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    Balance, Endpoint, FleetName, HealthState, HostName, HostSpec, HostState, Instance, InstanceId,
-    InstanceSpec, Keep, ListenerProtocol, NameError, OwnerId, Placement, Pool, PoolName, Port,
-    Protocol, Resources, Rollout, Service, ServiceName, Slot, SpecHash, State, Termination, Time,
-    Traffic,
+    AppClaim, Balance, CLUSTER, Endpoint, Fleet, FleetName, HealthState, HostName, HostSpec,
+    HostState, Instance, InstanceId, InstanceSpec, Keep, Limits, ListenerProtocol, MarathonSpec,
+    NameError, OwnerId, Placement, Pool, PoolName, Port, Protocol, Resources, Rollout, Service,
+    ServiceName, Slot, SpecHash, State, Termination, Time, Traffic,
 };
 
 /// An active host that is never connected to.
@@ -22,6 +22,7 @@ pub fn host(name: &str, labels: &[(&str, &str)]) -> Result<HostSpec, NameError> 
             .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
             .collect::<BTreeMap<_, _>>(),
         state: HostState::Active,
+        registry_auth: None,
     })
 }
 
@@ -39,6 +40,9 @@ pub fn service(name: &str, replicas: u32, image: &str) -> Result<Service, NameEr
         termination: Termination::default(),
         replace_after: Duration::from_secs(20),
         keep: Keep::Healthiest,
+        placements: BTreeMap::new(),
+        app: AppClaim::default(),
+        shifting: None,
         suspend: false,
         routed: false,
         exposure: crate::model::Exposure::default(),
@@ -64,6 +68,7 @@ pub fn instance(service: &ServiceName, slot: u32) -> Instance {
         published: Vec::new(),
         bindings: Vec::new(),
         networks: Vec::new(),
+        at: None,
         traffic: Traffic::None,
     }
 }
@@ -115,4 +120,36 @@ pub fn publish(service: &mut Service, first: u16) {
             publish: Some(first),
         }];
     });
+}
+
+/// A fleet of these hosts.
+pub fn fleet(name: &str, hosts: Vec<HostSpec>) -> Result<Fleet, NameError> {
+    Ok(Fleet {
+        name: FleetName::new(name)?,
+        hosts: hosts.into_iter().map(|h| (h.name.clone(), Arc::new(h))).collect(),
+        marathon: None,
+        limits: Limits { prune_max_percent: 100, ..Limits::default() },
+        registry: None,
+        approved_prune: None,
+    })
+}
+
+/// A fleet that is a Marathon cluster with a group of its own.
+pub fn cluster(name: &str) -> Result<Fleet, NameError> {
+    let host = HostSpec {
+        name: HostName::new(CLUSTER)?,
+        endpoint: Endpoint::Marathon,
+        address: None,
+        labels: BTreeMap::new(),
+        state: HostState::Active,
+        registry_auth: None,
+    };
+    let marathon = MarathonSpec {
+        urls: vec!["http://nowhere:8080".into()],
+        auth: None,
+        group: format!("/{name}"),
+        registry_config: None,
+        registrator: false,
+    };
+    Ok(Fleet { marathon: Some(Arc::new(marathon)), ..fleet(name, vec![host])? })
 }

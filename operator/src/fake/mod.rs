@@ -5,23 +5,28 @@
 
 pub mod backend;
 pub mod balance;
+pub mod fleets;
 pub mod host;
 pub mod make;
+pub mod marathon;
 pub mod register;
 pub mod scenario;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::backend::Watch;
 use crate::error::Remedy;
 use crate::model::{
-    BalancerKind, Desired, External, Fleet, FleetName, Fragments, HostName, HostSpec, InFlight,
-    InstanceId, Limits, Memory, Plan, Planned, Problem, Revision, Routing, Seen, Service,
-    ServiceName, Socket, Step, Time, World,
+    BalancerKind, Desired, Elsewhere, External, Fleet, FleetName, Fragments, HostName, HostSpec,
+    InFlight, InstanceId, Limits, Memory, Plan, Planned, Problem, Revision, Routing, Seen, Service,
+    ServiceName, Socket, Step, Time, Traffic, World,
 };
-use crate::plan::{Input, plan, traffic};
+use crate::plan::{Input, localise, plan, traffic};
 use host::{Fate, SimHost};
+use marathon::SimMarathon;
 
 /// How finely time runs.
 pub const GRAIN: Duration = Duration::from_millis(100);
@@ -29,10 +34,16 @@ pub const GRAIN: Duration = Duration::from_millis(100);
 const NOTICE: Duration = Duration::from_secs(2);
 /// How long a step to a silent host hangs.
 const HANG: Duration = Duration::from_secs(5);
+/// How long the agent waits to see a change of traffic before it asks for it anew.
+const LONGEST_TURN: Duration = Duration::from_secs(5);
+/// How long it lets a change of an app rest that was refused.
+const COOLS: Duration = Duration::from_secs(1);
 
 /// A world, what is asked of it, and an agent that plans and acts in it.
 #[derive(Debug)]
 pub struct Sim {
+    /// The fleet that its agent is for.
+    pub name: FleetName,
     /// The world's clock.
     pub now: Time,
     /// What the agent believes should run.
@@ -41,6 +52,10 @@ pub struct Sim {
     pub memory: Memory,
     /// The hosts as they are.
     pub hosts: BTreeMap<HostName, SimHost>,
+    /// The cluster as it is, where the fleet is one of Marathon.
+    pub cluster: Option<SimMarathon>,
+    /// What the agent has heard of other fleets.
+    pub elsewhere: Elsewhere,
     /// Whether registry and balancers are silent.
     pub edges_silent: bool,
     /// The balancers as they are.
@@ -58,31 +73,38 @@ struct Flight {
     step: Arc<Step>,
     since: Time,
     ends: Time,
+    /// It failed, and is not tried again before it ends.
+    cools: bool,
 }
 
 impl Sim {
     /// A world with these hosts of one fleet, `default`, and nothing asked for yet.
     pub fn new(hosts: Vec<HostSpec>, limits: Limits, capacity: crate::model::Resources) -> Self {
-        let now = Time(1_000_000);
-        let hosts: BTreeMap<_, _> =
-            hosts.into_iter().map(|h| (h.name.clone(), Arc::new(h))).collect();
+        let hosts = hosts.into_iter().map(|h| (h.name.clone(), Arc::new(h)));
         let fleet = Fleet {
             name: FleetName::of_default(),
-            hosts,
+            hosts: hosts.collect(),
+            marathon: None,
             limits,
             registry: None,
             approved_prune: None,
         };
+        Self::of(fleet, capacity, &[])
+    }
+
+    /// A world of this fleet, and nothing asked for yet. Of a Marathon cluster the machines have these addresses.
+    pub fn of(fleet: Fleet, capacity: crate::model::Resources, machines: &[IpAddr]) -> Self {
+        let now = Time(1_000_000);
+        let docker = fleet.hosts.keys().filter(|_| fleet.marathon.is_none());
         Self {
+            name: fleet.name.clone(),
             now,
-            hosts: fleet
-                .hosts
-                .keys()
-                .map(|name| (name.clone(), SimHost::new(capacity, now)))
-                .collect(),
+            hosts: docker.map(|name| (name.clone(), SimHost::new(capacity, now))).collect(),
+            cluster: fleet.marathon.is_some().then(|| SimMarathon::new(machines, now)),
+            elsewhere: Elsewhere::default(),
             desired: Desired {
                 revision: Revision("c0".into()),
-                fleets: BTreeMap::from([(FleetName::of_default(), Arc::new(fleet))]),
+                fleets: BTreeMap::from([(fleet.name.clone(), Arc::new(fleet))]),
                 services: BTreeMap::new(),
                 routings: BTreeMap::new(),
                 held: std::collections::BTreeSet::new(),
@@ -102,10 +124,11 @@ impl Sim {
 
     /// The one fleet.
     pub fn fleet(&self) -> Arc<Fleet> {
-        self.desired.fleets.get(&FleetName::of_default()).cloned().unwrap_or_else(|| {
+        self.desired.fleets.get(&self.name).cloned().unwrap_or_else(|| {
             Arc::new(Fleet {
-                name: FleetName::of_default(),
+                name: self.name.clone(),
                 hosts: BTreeMap::new(),
+                marathon: None,
                 limits: Limits::default(),
                 registry: None,
                 approved_prune: None,
@@ -117,7 +140,7 @@ impl Sim {
     pub fn change_fleet(&mut self, change: impl FnOnce(&mut Fleet)) {
         let mut fleet = (*self.fleet()).clone();
         change(&mut fleet);
-        self.desired.fleets.insert(FleetName::of_default(), Arc::new(fleet));
+        self.desired.fleets.insert(self.name.clone(), Arc::new(fleet));
         self.commit();
     }
 
@@ -163,31 +186,55 @@ impl Sim {
 
     /// What the agent sees now.
     pub fn world(&self) -> World {
+        self.look().0
+    }
+
+    /// What the agent sees, and what it takes for desired of its own fleet.
+    fn look(&self) -> (World, Option<Arc<Desired>>) {
+        let fleet = self.fleet();
         let hosts = self.hosts.iter().map(|(n, h)| (n.clone(), h.view(self.edges_silent)));
+        let cluster = self.cluster.iter().flat_map(|c| {
+            fleet.hosts.keys().map(|name| (name.clone(), c.view())).collect::<Vec<_>>()
+        });
         let mut world = World {
-            hosts: hosts.collect(),
+            hosts: hosts.chain(cluster).collect(),
             balancers: self.balancers.views(),
             in_flight: self
                 .flights
                 .iter()
                 .map(|f| InFlight { step: f.step.clone(), since: f.since })
                 .collect(),
-            registry: self.fleet().registry.as_ref().map(|_| self.registry.view()),
+            registry: fleet.registry.as_ref().map(|_| self.registry.view()),
             voters: None,
+            elsewhere: self.elsewhere.clone(),
         };
-        traffic::observe(&self.fleet(), &self.desired, &mut world, self.now);
-        world
+        let local = localise(&fleet, &self.desired, &world, self.now);
+        let desired = local.as_deref().unwrap_or(&self.desired);
+        traffic::observe(&fleet, desired, &mut world, self.now);
+        (world, local)
     }
 
     /// One plan of the world as it is, without doing anything.
     pub fn plan(&self) -> Plan {
+        let (world, local) = self.look();
+        self.plan_for(&world, local.as_deref())
+    }
+
+    fn plan_for(&self, world: &World, local: Option<&Desired>) -> Plan {
         plan(&Input {
             fleet: &self.fleet(),
-            desired: &self.desired,
-            world: &self.world(),
+            desired: local.unwrap_or(&self.desired),
+            world,
             memory: &self.memory,
             now: self.now,
         })
+    }
+
+    /// What the agent sees and what it makes of that.
+    fn consider(&self) -> (World, Plan) {
+        let (world, local) = self.look();
+        let plan = self.plan_for(&world, local.as_deref());
+        (world, plan)
     }
 
     /// One pass of the agent: plan, remember, begin every step.
@@ -204,12 +251,13 @@ impl Sim {
         self.balancers.publish(&plan.edges, self.now);
         self.registry.publish(&plan.edges.registrations, self.now);
         for Planned { step, .. } in &plan.steps {
-            let takes = self.hosts.get(step.host()).map_or(HANG, |h| h.takes(step));
-            self.flights.push(Flight {
-                step: step.clone(),
-                since: self.now,
-                ends: self.now.plus(takes),
-            });
+            let takes = match (&self.cluster, self.hosts.get(step.host())) {
+                _ if self.is_observed(step) => LONGEST_TURN,
+                (Some(cluster), _) => cluster.takes(),
+                (None, host) => host.map_or(HANG, |h| h.takes(step)),
+            };
+            let (step, since, ends) = (step.clone(), self.now, self.now.plus(takes));
+            self.flights.push(Flight { step, since, ends, cools: false });
         }
     }
 
@@ -218,21 +266,54 @@ impl Sim {
         let until = self.now.plus(by);
         while self.now < until {
             self.now = self.now.plus(GRAIN);
-            let (ended, going): (Vec<Flight>, Vec<Flight>) =
-                std::mem::take(&mut self.flights).into_iter().partition(|f| f.ends <= self.now);
-            self.flights = going;
-            for flight in ended {
-                self.end(&flight, Fate::Done);
-            }
+            self.land();
             for host in self.hosts.values_mut() {
                 host.live(self.now, NOTICE);
+            }
+            if let Some(cluster) = &mut self.cluster {
+                cluster.live(self.now, NOTICE);
             }
             self.balancers.live(&self.hosts, self.now);
             self.registry.live(self.now);
         }
     }
 
+    /// Ends the steps whose time has come, and the changes of traffic that are observed.
+    fn land(&mut self) {
+        if let Some(cluster) = &mut self.cluster
+            && let Some(fleet) = self.desired.fleets.get(&self.name)
+        {
+            cluster.watch(Watch::of(fleet, &self.desired).apps);
+        }
+        let turns = self.flights.iter().any(|f| self.is_observed(&f.step));
+        let world = turns.then(|| self.world());
+        let done = |f: &Flight| {
+            f.ends <= self.now || world.as_ref().is_some_and(|w| is_turned(&f.step, w))
+        };
+        let (ended, going): (Vec<Flight>, Vec<Flight>) =
+            self.flights.iter().cloned().partition(done);
+        self.flights = going;
+        for flight in ended.into_iter().filter(|f| !f.cools) {
+            self.end(&flight, Fate::Done);
+        }
+    }
+
+    /// Whether a step is over only when balancers and the registry have followed.
+    fn is_observed(&self, step: &Step) -> bool {
+        let service = step.service().and_then(|name| self.desired.services.get(name));
+        matches!(step, Step::Admit { .. } | Step::Withdraw { .. })
+            && service.is_some_and(|s| !s.exposure.pools.is_empty())
+    }
+
     fn end(&mut self, flight: &Flight, fate: Fate) {
+        if let (Some(cluster), Step::App(step)) = (&mut self.cluster, &*flight.step) {
+            let refused = cluster.apply(step, fate).err();
+            if refused.is_some_and(|why| why.remedy != Remedy::Reobserve) {
+                let ends = self.now.plus(COOLS);
+                self.flights.push(Flight { ends, cools: true, ..flight.clone() });
+            }
+            return;
+        }
         self.next_id += 1;
         let id = InstanceId(format!("{:012x}", self.next_id).into());
         let Some(host) = self.hosts.get_mut(flight.step.host()) else { return };
@@ -247,11 +328,12 @@ impl Sim {
     /// SIGKILL for the agent: each step under way is lost, half done or done, by the bits of `dice`.
     /// The new agent has seen nothing yet and remembers what was saved, or nothing.
     pub fn kill_agent(&mut self, mut dice: u64, keep_memory: bool) {
-        for flight in std::mem::take(&mut self.flights) {
+        for flight in std::mem::take(&mut self.flights).into_iter().filter(|f| !f.cools) {
             let fate = [Fate::Lost, Fate::Half, Fate::Done, Fate::Done][(dice & 3) as usize];
             dice = dice.rotate_right(2);
             self.end(&flight, fate);
         }
+        self.flights.clear();
         if !keep_memory {
             self.memory = Memory::default();
         }
@@ -259,8 +341,12 @@ impl Sim {
         self.agent_began = self.now;
         self.balancers.forget(self.now);
         self.registry.forget(self.now);
+        self.elsewhere = Elsewhere::default();
         for host in self.hosts.values_mut() {
             host.forget(self.now);
+        }
+        if let Some(cluster) = &mut self.cluster {
+            cluster.forget();
         }
     }
 
@@ -269,7 +355,7 @@ impl Sim {
     pub fn run(&mut self, for_: Duration, mut check: impl FnMut(&Sim, &World, &Plan)) {
         let until = self.now.plus(for_);
         while self.now < until {
-            let (world, plan) = (self.world(), self.plan());
+            let (world, plan) = self.consider();
             check(self, &world, &plan);
             self.act(&plan);
             self.elapse(GRAIN);
@@ -285,7 +371,7 @@ impl Sim {
     ) -> bool {
         let until = self.now.plus(at_most);
         while self.now < until {
-            let (world, plan) = (self.world(), self.plan());
+            let (world, plan) = self.consider();
             check(self, &world, &plan);
             self.act(&plan);
             if plan.is_settled() && self.flights.is_empty() && self.is_quiet() {
@@ -299,6 +385,7 @@ impl Sim {
     /// Whether everything that happens by itself has happened.
     fn is_quiet(&self) -> bool {
         self.hosts.values().all(|h| !h.is_restless(self.now))
+            && self.cluster.as_ref().is_none_or(|c| !c.is_restless())
             && !self.balancers.is_restless(self.now)
             && (self.fleet().registry.is_none() || !self.registry.is_restless(self.now))
     }
@@ -324,11 +411,36 @@ impl Sim {
 
     /// How many running containers a service has, seen or not.
     pub fn running(&self, service: &ServiceName) -> usize {
-        self.hosts.values().map(|h| h.running(service)).sum()
+        let docker: usize = self.hosts.values().map(|h| h.running(service)).sum();
+        docker + self.cluster.as_ref().map_or(0, |c| c.running(service))
     }
 
     /// The fleet's hosts that answer.
     pub fn answering(&self) -> impl Iterator<Item = &HostName> {
         self.hosts.iter().filter(|(_, h)| h.seen() == Seen::Now).map(|(n, _)| n)
+    }
+}
+
+/// Whether a change of traffic is seen to have come about, or never will.
+fn is_turned(step: &Step, world: &World) -> bool {
+    let (id, admits) = match step {
+        Step::Admit { id, .. } => (id, true),
+        Step::Withdraw { id, .. } => (id, false),
+        Step::Start(_)
+        | Step::Stop { .. }
+        | Step::Remove { .. }
+        | Step::Rename { .. }
+        | Step::RemoveNetwork { .. }
+        | Step::App(_) => return false,
+    };
+    let view = world.hosts.get(step.host());
+    let Some(instance) = view.and_then(|v| v.instances.iter().find(|i| i.id == *id)) else {
+        return true;
+    };
+    match instance.traffic {
+        Traffic::Nobody => true,
+        Traffic::Serving { up } => admits && up,
+        Traffic::Withdrawn { .. } | Traffic::None => !admits,
+        Traffic::Voter { .. } | Traffic::Unknown => false,
     }
 }

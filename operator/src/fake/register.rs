@@ -38,7 +38,7 @@ pub fn spec() -> RegistrySpec {
     RegistrySpec::Existing(ConsulSpec {
         address: "http://127.0.0.1:8500".into(),
         agent_port: None,
-        token_file: None,
+        token: None,
         tls: None,
     })
 }

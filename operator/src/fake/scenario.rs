@@ -166,6 +166,7 @@ impl Log {
                             State::Created => "created".to_owned(),
                             State::Paused => "paused".to_owned(),
                             State::Removing => "removing".to_owned(),
+                            State::Ending => "ending".to_owned(),
                         };
                         let _ = writeln!(self.out, "    {}  {state}", i.name);
                     }

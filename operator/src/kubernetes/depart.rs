@@ -23,8 +23,8 @@ pub fn may_go(object: &Object, planned: bool, used: usize, now: &Index<'_>) -> R
     if !planned {
         return Err("its end is about to be planned".into());
     }
-    let of = fleet_of(object);
-    let fleet = now.fleets.get(of.as_str());
+    let of = &*object.fleet;
+    let fleet = now.fleets.get(of);
     let silent: Vec<&str> = fleet.map(|f| silent(f)).unwrap_or_default();
     let mover = format!("{name}-vip");
     let mut ours: Vec<&ServiceView> = now.services.get(name).copied().into_iter().collect();
@@ -75,13 +75,6 @@ fn unsure(hosts: &[&str]) -> String {
         "the host {} does not answer and may hold instances; mend it, take it out of the fleet, or {ORPHAN}",
         hosts.join(", ")
     )
-}
-
-/// The fleet that a document names.
-pub fn fleet_of(object: &Object) -> String {
-    let document: serde_json::Value = serde_json::from_slice(&object.document).unwrap_or_default();
-    let named = document.pointer("/spec/fleet").and_then(serde_json::Value::as_str);
-    named.unwrap_or(evenkeel_crds::DEFAULT_FLEET).to_owned()
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use super::cache::{Cache, View};
 use super::connect::said;
 use super::object::{Kind, Object};
 use crate::clock::Clock;
+use crate::metrics::ApiWrite;
 use crate::reconcile::Fence;
 use crate::report::Report;
 use crate::report::view::EventView;
@@ -203,6 +204,7 @@ impl Recorder {
             }
             sent
         };
+        self.report.api_write(ApiWrite::Event, matches!(outcome, Ok(Ok(_))));
         match outcome {
             Ok(Ok(_)) => {}
             // As in a namespace that is being deleted: it is not worth a word more.

@@ -72,11 +72,7 @@ pub async fn follow(
     clock: Clock,
     mut jitter: Jitter,
 ) {
-    let resource = scope.kind.resource();
-    let api: Api<DynamicObject> = match &scope.namespace {
-        Some(namespace) => Api::namespaced_with(client, namespace, &resource),
-        None => Api::all_with(client, &resource),
-    };
+    let api = api(client, &scope);
     let mut version = None;
     let (mut failures, mut gone) = (0, 0);
     loop {
@@ -113,6 +109,23 @@ pub async fn follow(
             }
         };
         tokio::time::sleep(wait).await;
+    }
+}
+
+/// Lists one scope into the cache, once.
+///
+/// # Errors
+/// Why it cannot be listed, for people.
+pub async fn once(client: kube::Client, scope: &Scope, cache: &Cache) -> Result<(), String> {
+    let api = api(client, scope);
+    list(&api, scope, cache).await.map(|_| ()).map_err(|failure| failure.to_string())
+}
+
+fn api(client: kube::Client, scope: &Scope) -> Api<DynamicObject> {
+    let resource = scope.kind.resource();
+    match &scope.namespace {
+        Some(namespace) => Api::namespaced_with(client, namespace, &resource),
+        None => Api::all_with(client, &resource),
     }
 }
 

@@ -13,13 +13,12 @@
 //! * [`event`]: what happened, for `kubectl describe`
 //! * [`mod@write`]: brings finalizers and statuses to the API server
 //! * [`secret`]: Secrets for the documents of their namespace
-//! * [`lease`], [`elect`]: one of several replicas acts
+//! * [`lease`]: one of several replicas acts
 //! * [`connect`]: which cluster, and is it ready for us
 
 pub mod cache;
 pub mod connect;
 pub mod depart;
-pub mod elect;
 pub mod event;
 pub mod follow;
 pub mod lease;

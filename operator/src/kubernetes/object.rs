@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use evenkeel_crds::{API_VERSION, GROUP, VERSION};
+use evenkeel_crds::{API_VERSION, DEFAULT_FLEET, GROUP, VERSION};
 use kube::api::{ApiResource, DynamicObject};
 use serde_json::{Map, Value, json};
 
@@ -96,6 +96,8 @@ pub struct Object {
     pub finalizers: Vec<String>,
     /// Annotations of ours.
     pub annotations: BTreeMap<String, String>,
+    /// The fleet that the document names, or the default one.
+    pub fleet: Arc<str>,
     /// The document: what it says and nothing of what others wrote beside it.
     pub document: Arc<[u8]>,
     /// Its status as it stands.
@@ -116,6 +118,7 @@ impl Object {
             .collect();
         let spec = data.get_mut("spec").map(Value::take).unwrap_or_default();
         let status = data.get_mut("status").map(Value::take).unwrap_or_default();
+        let fleet = spec.get("fleet").and_then(Value::as_str).unwrap_or(DEFAULT_FLEET).into();
         let document = document(kind, &name, &annotations, spec);
         Some(Self {
             key: Key { namespace, kind, name },
@@ -125,6 +128,7 @@ impl Object {
             deleting: metadata.deletion_timestamp.is_some(),
             finalizers: metadata.finalizers.unwrap_or_default(),
             annotations,
+            fleet,
             document,
             status,
         })

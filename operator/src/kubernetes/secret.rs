@@ -86,6 +86,7 @@ impl ClusterSecrets {
         let api: Api<Resource> = Api::namespaced(self.client.clone(), namespace);
         let (found, gone) = match timeout(ANSWER, api.get(name)).await {
             Ok(Ok(secret)) => (Ok(keys(secret)), true),
+            Ok(Err(e)) if code(&e) == Some(403) => (Err(forbidden(&e, namespace)), false),
             Ok(Err(e)) => (Err(said(&e)), code(&e) == Some(404)),
             Err(_) => (Err("the API server says nothing".to_owned()), false),
         };
@@ -133,6 +134,15 @@ impl ClusterSecrets {
 
 fn digest(found: &Result<Secret, String>) -> Option<[u8; 32]> {
     found.as_ref().ok().map(|v| Sha256::digest(v.reveal().as_bytes()).into())
+}
+
+/// No right to it is given everywhere: what gives it here is told.
+fn forbidden(e: &kube::Error, namespace: &str) -> String {
+    format!(
+        "{}; to allow it: kubectl create rolebinding evenkeel-secrets -n {namespace} \
+         --clusterrole=evenkeel-secrets --serviceaccount=evenkeel:evenkeel",
+        said(e)
+    )
 }
 
 /// Keys whose value is text; a container's environment holds nothing else.

@@ -26,6 +26,8 @@ const ILL: Duration = Duration::from_secs(1);
 const WELL: Duration = Duration::from_secs(10);
 /// Objects in all trees that are remembered.
 const REMEMBERED: usize = 200_000;
+/// Most objects that one tree holds. A file of a repository may hold many documents, and an object is one.
+pub const MOST: usize = 20_000;
 /// Trees that are remembered whatever their size.
 const LEAST: usize = 8;
 
@@ -112,7 +114,7 @@ impl Source {
             // What an earlier process kept was read by its rules: it is replaced by what is seen now.
             state.tree.as_ref().filter(|_| !state.from_store).map(|t| t.revision.clone())
         };
-        let composed = compose(view, &Limits::default());
+        let composed = compose(view, &Limits { max_files: MOST, ..Limits::default() });
         let new = composed.filter(|(tree, _)| Some(&tree.revision) != known.as_ref());
         let new = new.map(|(tree, snapshot)| {
             self.snapshots.push(&tree.revision, snapshot);

@@ -28,19 +28,27 @@ pub struct Index<'a> {
     pub fleets: BTreeMap<&'a str, &'a FleetView>,
     /// Problems by the path of their document.
     pub problems: BTreeMap<&'a str, Vec<&'a ProblemView>>,
+    /// What is wrong with the documents of fleets, by the fleet.
+    pub wrong_fleets: BTreeMap<&'a str, &'a str>,
 }
 
 impl<'a> Index<'a> {
     /// Of a whole status.
     pub fn of(status: &'a StatusView) -> Self {
         let mut problems: BTreeMap<&str, Vec<&ProblemView>> = BTreeMap::new();
+        let mut wrong_fleets = BTreeMap::new();
         for problem in status.source.iter().flat_map(|s| &s.problems) {
             problems.entry(&problem.path).or_default().push(problem);
+            let object = problem.object.as_deref();
+            if let Some(fleet) = object.and_then(|object| object.strip_prefix("Fleet/")) {
+                wrong_fleets.entry(fleet).or_insert(problem.message.as_str());
+            }
         }
         Self {
             services: status.services.iter().map(|s| (s.name.as_str(), s)).collect(),
             fleets: status.fleets.iter().map(|f| (f.name.as_str(), f)).collect(),
             problems,
+            wrong_fleets,
         }
     }
 }
@@ -81,7 +89,10 @@ pub fn wanted(
             fleet(&mut status, view, facts)?
         } else {
             let view = index.services.get(name).copied();
-            service(&mut status, object, view, facts)?
+            // One that is not in force makes nobody say anything of what should run on it.
+            let wrong = index.wrong_fleets.get(&*object.fleet);
+            let wrong = wrong.filter(|_| !index.fleets.contains_key(&*object.fleet));
+            service(&mut status, object, view, facts, wrong.copied())?
         };
     // An annotation that means nothing is told where what is not done yet is told.
     let misspelt = object.misspelt().map(|message| json!({ "message": message }));
@@ -105,9 +116,14 @@ fn service<'a>(
     object: &Object,
     view: Option<&'a ServiceView>,
     facts: &Facts<'_>,
+    wrong_fleet: Option<&str>,
 ) -> Option<Said<'a>> {
     let settled = facts.passed == facts.read;
-    let invalid = invalid(facts);
+    let invalid = invalid(facts).or_else(|| {
+        let why = wrong_fleet.filter(|_| view.is_none())?;
+        let message = format!("the fleet {} cannot be used: {why}", object.fleet);
+        Some(("FleetInvalid", message))
+    });
     // Another object of the same name may be the one that runs.
     if view.is_none() && invalid.is_none() && facts.leaving.is_none() {
         return None;
@@ -120,6 +136,10 @@ fn service<'a>(
     status.insert("readyReplicas".into(), count(|v| v.ready));
     status.insert("updatedReplicas".into(), count(|v| v.updated));
     status.insert("availableReplicas".into(), count(|v| v.available));
+    if object.key.kind == Kind::LoadBalancer {
+        let routes = view.and_then(|v| v.routes).unwrap_or_default();
+        status.insert("routes".into(), routes.into());
+    }
     status.insert("selector".into(), format!("{SERVICE}={}", object.key.name).into());
     if let Some(passed) = facts.passed {
         status.insert("attemptedRevision".into(), passed.to_string().into());
@@ -275,7 +295,7 @@ pub fn turns(wanted: &Value, actual: &Value) -> bool {
 mod tests {
     use super::*;
     use crate::kubernetes::object::tests::object;
-    use crate::report::view::HostView;
+    use crate::report::view::{HostView, SourceView};
 
     const NOW: &str = "2026-11-22T06:17:48Z";
 
@@ -391,6 +411,27 @@ mod tests {
         assert_eq!(text(stalled, "reason").unwrap(), "Invalid");
         assert!(text(stalled, "message").unwrap().ends_with("(hint: did you mean \"shop\"?)"));
         assert_eq!(text(of_type(&status, "Ready").unwrap(), "status").unwrap(), "False");
+    }
+
+    #[test]
+    fn a_service_says_so_when_its_fleet_cannot_be_used() {
+        let problem = ProblemView {
+            path: "shop/Fleet/default".into(),
+            object: Some("Fleet/default".into()),
+            message: "Fleet default: spec: no such thing".into(),
+            ..ProblemView::default()
+        };
+        let source = SourceView { problems: vec![problem], ..SourceView::default() };
+        let mut status = StatusView { source: Some(source), ..StatusView::default() };
+        let of =
+            |status: &StatusView| wanted(&web(&Value::Null), &facts(), &Index::of(status), now());
+        let said = of(&status).unwrap();
+        let stalled = of_type(&said, "Stalled").unwrap();
+        assert_eq!(text(stalled, "reason").unwrap(), "FleetInvalid");
+        assert!(text(stalled, "message").unwrap().contains("the fleet default cannot be used"));
+        // One whose last good document is in force is told by the fleet alone.
+        status.fleets.push(FleetView { name: "default".into(), ..FleetView::default() });
+        assert_eq!(of(&status), None);
     }
 
     #[test]

@@ -25,13 +25,26 @@ pub type Snapshot = BTreeMap<Key, Planned>;
 /// The files of all objects that are to be acted on, and what is in them. `None` while anything was never listed: what
 /// is not known must not look as if it were not there.
 pub fn compose(view: &View, limits: &Limits) -> Option<(Tree, Snapshot)> {
+    of_those(view, limits, counts)
+}
+
+/// The files that there will be once an agent has taken up what is there.
+pub fn preview(view: &View, limits: &Limits) -> Option<Tree> {
+    of_those(view, limits, |o| !is_let_go(o)).map(|(tree, _)| tree)
+}
+
+fn of_those(
+    view: &View,
+    limits: &Limits,
+    those: fn(&Arc<Object>) -> bool,
+) -> Option<(Tree, Snapshot)> {
     if !view.unlisted.is_empty() {
         return None;
     }
     let mut sum = Sha256::new();
     let (mut files, mut skipped, mut snapshot) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
     let (mut leaving, mut bytes) = (BTreeSet::new(), 0);
-    for object in view.objects.values().filter(|o| counts(o)) {
+    for object in view.objects.values().filter(|o| those(o)) {
         let path = object.key.path();
         let size = object.document.len() as u64;
         bytes += size;
@@ -70,7 +83,11 @@ pub fn compose(view: &View, limits: &Limits) -> Option<(Tree, Snapshot)> {
 /// could be deleted without our seeing it.
 fn counts(object: &Arc<Object>) -> bool {
     let known = object.key.kind == Kind::Fleet || object.is_ours() || object.was_taken_up();
-    known && !object.is_orphaned() && !(object.deleting && object.finalizers.is_empty())
+    known && !is_let_go(object)
+}
+
+fn is_let_go(object: &Arc<Object>) -> bool {
+    object.is_orphaned() || (object.deleting && object.finalizers.is_empty())
 }
 
 fn leaves(object: &Object) -> bool {

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 
 use super::cache::{Cache, View};
 use super::connect::{ANSWER, code, hint, said};
-use super::depart::{fleet_of, may_go};
+use super::depart::may_go;
 use super::object::{Key, Kind, Object};
 use super::source::Snapshots;
 use super::status::{Facts, Index, differs, turns, wanted};
@@ -21,6 +21,7 @@ use super::tree::Snapshot;
 use super::{FINALIZER, MANAGER, PREFIX};
 use crate::bell::Doorbell;
 use crate::clock::Clock;
+use crate::metrics::ApiWrite;
 use crate::model::Time;
 use crate::reconcile::Fence;
 use crate::report::Report;
@@ -91,6 +92,13 @@ struct Tries {
 }
 
 impl Write {
+    fn counts_as(&self) -> ApiWrite {
+        match self {
+            Self::Finalizers(_) => ApiWrite::Finalizers,
+            Self::Status(_) | Self::Conditions(_) => ApiWrite::Status,
+        }
+    }
+
     fn tries<'p>(&self, past: &'p mut Past) -> &'p mut Tries {
         let [finalizers, statuses] = &mut past.tries;
         match self {
@@ -162,9 +170,9 @@ impl Writer {
         let index = Index::of(status);
         let read = status.source.as_ref().and_then(|s| s.revision.as_deref());
         let read = read.and_then(|r| self.snapshots.get(r));
-        let mut used: BTreeMap<String, usize> = BTreeMap::new();
+        let mut used: BTreeMap<&str, usize> = BTreeMap::new();
         for object in view.objects.values().filter(|o| o.key.kind != Kind::Fleet) {
-            *used.entry(fleet_of(object)).or_default() += 1;
+            *used.entry(&object.fleet).or_default() += 1;
         }
         let living: BTreeSet<(Kind, &Arc<str>)> = view
             .objects
@@ -196,7 +204,7 @@ impl Writer {
             } else {
                 let service = index.services.get(name);
                 let attempted = service.and_then(|s| s.attempted_revision.as_deref());
-                let fleet = || index.fleets.get(fleet_of(object).as_str());
+                let fleet = || index.fleets.get(&*object.fleet);
                 let attempted = attempted.or_else(|| fleet().and_then(|f| f.revision.as_deref()));
                 (attempted, service.and_then(|s| s.applied_revision.as_deref()))
             };
@@ -275,12 +283,12 @@ impl Writer {
             return Some(asked.to_owned());
         }
         let of = match object.key.kind {
-            Kind::Fleet => object.key.name.to_string(),
-            Kind::LoadBalancer | Kind::ScalingService => fleet_of(object),
+            Kind::Fleet => &*object.key.name,
+            Kind::LoadBalancer | Kind::ScalingService => &*object.fleet,
         };
         match &mine.asked {
             Some((same, since)) if same == asked => {
-                let fleet = index.fleets.get(of.as_str());
+                let fleet = index.fleets.get(of);
                 let passed = fleet.and_then(|f| f.last_pass).is_some_and(|at| at.0 > *since);
                 passed.then(|| asked.to_owned())
             }
@@ -307,6 +315,7 @@ impl Writer {
             let Some((object, write, outcome)) = outcome else { continue };
             let mine = past.entry(object.key.clone()).or_default();
             let now = Instant::now();
+            self.report.api_write(write.counts_as(), matches!(outcome, Ok(Ok(_))));
             let (text, hint) = match outcome {
                 Ok(Ok(version)) => {
                     *write.tries(mine) = Tries::default();

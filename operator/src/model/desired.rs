@@ -6,6 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::app::{AppClaim, AppId, MarathonSpec};
+use super::credential::Credential;
 use super::edge::{Exposure, RegistrySpec, Routing};
 use super::hash::SpecHash;
 use super::name::{FleetName, HostName, Revision, ServiceName};
@@ -66,13 +68,15 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Where things run: a set of Docker hosts and the limits that hold on all of them.
+/// Where things run, a set of Docker hosts or a Marathon cluster, and the limits that hold on all of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fleet {
     /// The fleet's name.
     pub name: FleetName,
-    /// Its hosts by name.
+    /// Its hosts by name. A Marathon cluster is one, [`super::CLUSTER`].
     pub hosts: BTreeMap<HostName, Arc<HostSpec>>,
+    /// The Marathon cluster that it is, if it is one.
+    pub marathon: Option<Arc<MarathonSpec>>,
     /// Its limits.
     pub limits: Limits,
     /// The registry that its services are entered in.
@@ -94,6 +98,8 @@ pub struct HostSpec {
     pub labels: BTreeMap<String, String>,
     /// Whether instances may be put here.
     pub state: HostState,
+    /// A docker `config.json` with the credentials of registries; the agent's own where not given.
+    pub registry_auth: Option<Credential>,
 }
 
 impl HostSpec {
@@ -107,7 +113,7 @@ impl HostSpec {
         };
         match (&self.endpoint, given) {
             (_, Some(address)) => address.parse().ok(),
-            (Endpoint::Unix { .. }, None) => None,
+            (Endpoint::Unix { .. } | Endpoint::Marathon, None) => None,
             (Endpoint::Tcp { authority, .. } | Endpoint::Ssh { authority }, None) => of(authority),
         }
     }
@@ -133,17 +139,31 @@ pub enum Endpoint {
         /// `user@host:port` as ssh takes it in a URL.
         authority: String,
     },
+    /// No engine: Marathon is asked, as the fleet's [`MarathonSpec`] says.
+    Marathon,
 }
 
-/// Paths of PEM files for a TLS endpoint.
+impl Endpoint {
+    /// Whether it is the same engine, though it may be shown another certificate.
+    pub fn is_same_engine(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Tcp { authority: a, tls: x }, Self::Tcp { authority: b, tls: y }) => {
+                a == b && x.is_some() == y.is_some()
+            }
+            _ => self == other,
+        }
+    }
+}
+
+/// PEM texts for a TLS endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
     /// The authority that signed the engine's certificate.
-    pub ca_file: String,
+    pub ca: Credential,
     /// The client's certificate.
-    pub cert_file: String,
+    pub cert: Credential,
     /// The client's key.
-    pub key_file: String,
+    pub key: Credential,
 }
 
 /// Whether instances may be put on a host.
@@ -181,8 +201,12 @@ pub struct Service {
     pub name: ServiceName,
     /// The fleet it runs on.
     pub fleet: FleetName,
-    /// How many instances should run.
+    /// How many instances should run, over all fleets.
     pub replicas: u32,
+    /// How many of them on which fleet, where it runs on several; all on `fleet` where this is empty.
+    pub placements: BTreeMap<FleetName, u32>,
+    /// What its document says of its app, where a fleet of it is a Marathon cluster.
+    pub app: AppClaim,
     /// What an instance is.
     pub spec: Arc<InstanceSpec>,
     /// The hash of `spec`: instances with another hash are out of date.
@@ -202,6 +226,8 @@ pub struct Service {
     pub keep: Keep,
     /// Nothing is done for the service while true.
     pub suspend: bool,
+    /// Set in a fleet's own view only, while instances move between fleets.
+    pub shifting: Option<Shifting>,
     /// Whether balancers or a registry must be observed before traffic is trusted to it.
     pub routed: bool,
     /// What leads clients to its instances.
@@ -210,10 +236,45 @@ pub struct Service {
     pub document: Arc<str>,
 }
 
+/// A fleet's part of a service on its way to what documents say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shifting {
+    /// How many there are to be in the end.
+    pub want: u32,
+    /// How many there may be now.
+    pub most: u32,
+    /// Nobody leaves where fewer than so many would be available.
+    pub least: u32,
+    /// There are more here than there are to be: nobody is started here, and nobody made to be another.
+    pub leaves: bool,
+    /// How many are available on the other fleets.
+    pub elsewhere: u32,
+}
+
 /// How long an instance that nobody can ask must have run before it counts.
 const BLIND: Duration = Duration::from_secs(2);
 
 impl Service {
+    /// How many of its instances should run on a fleet; `None`: it has no part there.
+    pub fn share(&self, fleet: &FleetName) -> Option<u32> {
+        if self.placements.is_empty() {
+            (self.fleet == *fleet).then_some(self.replicas)
+        } else {
+            self.placements.get(fleet).copied()
+        }
+    }
+
+    /// The fleets that it has a part on.
+    pub fn fleets(&self) -> impl Iterator<Item = &FleetName> {
+        let own = self.placements.is_empty().then_some(&self.fleet);
+        own.into_iter().chain(self.placements.keys())
+    }
+
+    /// Its app within a group.
+    pub fn app_id(&self, group: &str) -> AppId {
+        self.app.id.clone().unwrap_or_else(|| AppId::of(group, &self.name))
+    }
+
     /// How long an instance is healthy before it counts: `minReadySeconds`, and never less than two
     /// seconds for a service without any health check, of which "it runs" is all that is known: a
     /// container that exits right after its start must not pass for a success.

@@ -9,10 +9,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::credential::Credential;
 use super::desired::{Probe, Secret, Service};
+use super::elsewhere::Outward;
 use super::external::External;
 use super::hash::SpecHash;
-use super::name::{HostName, InstanceId, ServiceName, Slot};
+use super::name::{FleetName, HostName, InstanceId, ServiceName, Slot};
 use super::time::Time;
 use super::world::Seen;
 
@@ -212,8 +214,8 @@ pub struct Exposure {
     pub labels: RegistryLabels,
     /// The pools that its routes lead to, with their balancers, in order and without duplicates.
     pub pools: Vec<(ServiceName, PoolName)>,
-    /// The container port that its entries in the registry name; `None`: it is not registered.
-    pub registered: Option<u16>,
+    /// The container port that its entries in the registry name, by fleet; it is registered on no other.
+    pub registered: BTreeMap<FleetName, u16>,
     /// Routes that were left out, each with the reason.
     pub left_out: Vec<String>,
     /// The instances are voters of a cluster: one counts as available while the cluster has it as a healthy voter, and
@@ -280,6 +282,8 @@ pub struct Edges {
     pub orders: BTreeMap<BalancerId, Order>,
     /// For the registry.
     pub registrations: Arc<Registrations>,
+    /// For the other fleets.
+    pub outward: Arc<Outward>,
 }
 
 /// One instance in a pool.
@@ -542,17 +546,17 @@ pub struct ConsulSpec {
     pub address: String,
     /// The port of every host's own agent, on the host's address. `None`: the agent at `address` knows them all.
     pub agent_port: Option<u16>,
-    /// The file that holds the ACL token.
-    pub token_file: Option<String>,
-    /// PEM files for an `https` address.
-    pub tls: Option<ConsulTls>,
+    /// The ACL token.
+    pub token: Option<Credential>,
+    /// PEM texts for an `https` address.
+    pub tls: Option<Box<ConsulTls>>,
 }
 
-/// PEM files for Consul over TLS.
+/// PEM texts for Consul over TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConsulTls {
     /// The authority that signed the agent's certificate; the system's own where not given.
-    pub ca_file: Option<String>,
+    pub ca: Option<Credential>,
     /// The client's certificate and its key.
-    pub identity: Option<(String, String)>,
+    pub identity: Option<(Credential, Credential)>,
 }

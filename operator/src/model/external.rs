@@ -4,8 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::desired::{Endpoint, HostSpec, InstanceSpec};
-use super::edge::Routing;
+use super::desired::{Endpoint, Fleet, HostSpec, InstanceSpec, Service};
 
 /// A balancer that somebody else runs, as its document says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,21 +66,23 @@ pub enum Way<'a> {
 }
 
 impl<'a> Way<'a> {
-    /// The way of a balancer of these containers, or of one that runs already.
+    /// The way of a balancer, of its containers or of those that run already, to the instances of a service on a fleet.
     pub fn of(
         external: &[Arc<External>],
-        balancer: &InstanceSpec,
+        balancer: &Service,
         service: &'a InstanceSpec,
+        fleet: &Fleet,
     ) -> Self {
+        if fleet.marathon.is_some() {
+            return Self::Published;
+        }
         if !external.is_empty() {
             return Self::Machine;
         }
-        meeting_network(balancer, service).map_or(Self::Published, Self::Meet)
-    }
-
-    /// The way of the balancer of a routing.
-    pub fn from(routing: &Routing, balancer: &InstanceSpec, service: &'a InstanceSpec) -> Self {
-        Self::of(&routing.external, balancer, service)
+        if balancer.fleet != fleet.name {
+            return Self::Published;
+        }
+        meeting_network(&balancer.spec, service).map_or(Self::Published, Self::Meet)
     }
 }
 

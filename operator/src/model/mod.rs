@@ -4,8 +4,11 @@
 //! nothing fails but the outside world. Nothing in here is `Serialize`: what is shown or stored has
 //! its own view type at the rim.
 
+pub mod app;
+pub mod credential;
 pub mod desired;
 pub mod edge;
+pub mod elsewhere;
 pub mod external;
 pub mod hash;
 pub mod memory;
@@ -17,11 +20,16 @@ pub mod time;
 pub mod waiting;
 pub mod world;
 
+pub use app::{
+    AppAct, AppClaim, AppId, AppStep, AppView, CLUSTER, Definition, Deployment, MarathonAuth,
+    MarathonSpec, OWN_LABELS, Whose,
+};
+pub use credential::Credential;
 pub use desired::{
     Amount, CommandCheck, Constraint, Desired, Endpoint, EnvValue, EnvVar, File, Fleet, HOST_LABEL,
     HostSpec, HostState, InstanceSpec, Keep, Limits, Mount, MountSource, OnFailure, Packing,
     Placement, Port, Probe, ProbeKind, Problem, Protocol, Removal, Resources, Rollout, Secret,
-    Service, Termination, Tls,
+    Service, Shifting, Termination, Tls,
 };
 pub use edge::{
     ACCESS_LOG, Balance, Balancer, BalancerId, BalancerKind, BalancerView, CONSUL_AGENT_PORT,
@@ -30,6 +38,7 @@ pub use edge::{
     Registrations, RegistryLabels, RegistrySpec, RegistryView, Route, RouteSpec, Routing, Server,
     ServerState, ServerView, Table, Target, Whereabouts,
 };
+pub use elsewhere::{Elsewhere, Outward, Part};
 pub use external::{CANDIDATE, External, OwnFile, Socket, Way};
 pub use hash::SpecHash;
 pub use memory::{Good, Memory, Note, Quarantine, RolloutMemory, ServiceMemory, SlotFailures};

@@ -104,12 +104,14 @@ mod tests {
                 address: None,
                 labels: BTreeMap::new(),
                 state: HostState::Active,
+                registry_auth: None,
             };
             (name, Arc::new(host))
         };
         Fleet {
             name: FleetName::new("shop").unwrap(),
             hosts: [("h1", "10.0.0.1"), ("h2", "[fd00::2]")].map(host).into(),
+            marathon: None,
             limits: Limits::default(),
             registry: None,
             approved_prune: None,

@@ -107,6 +107,20 @@ pub enum Reason {
     Ready,
     /// No service asks for it.
     Unused,
+    /// Somebody changed the app by hand.
+    Drift {
+        /// What differs: `old` is what was found.
+        changes: Vec<FieldChange>,
+    },
+    /// Tasks of an older definition are left and nothing replaces them.
+    Stragglers {
+        /// How many.
+        count: usize,
+    },
+    /// Its platform ends it, or has lost sight of it.
+    PlatformEnds,
+    /// As many are available on other fleets.
+    Moved,
 }
 
 impl Reason {
@@ -130,6 +144,10 @@ impl Reason {
             Self::NameFree => "name-free",
             Self::Ready => "ready",
             Self::Unused => "unused",
+            Self::Drift { .. } => "drift",
+            Self::Stragglers { .. } => "stragglers",
+            Self::PlatformEnds => "platform-ends",
+            Self::Moved => "moved",
         }
     }
 }
@@ -144,12 +162,7 @@ impl fmt::Display for Reason {
                 write!(f, "the spec changed ({})", revision.phrase())
             }
             Self::Update { changes, revision } => {
-                for (i, c) in changes.iter().enumerate() {
-                    if i > 0 {
-                        write!(f, ", ")?;
-                    }
-                    write!(f, "{c}")?;
-                }
+                list(f, changes)?;
                 write!(f, " ({})", revision.phrase())
             }
             Self::Rollback { from, to } => write!(f, "rollback of {from} to {to}"),
@@ -172,6 +185,28 @@ impl fmt::Display for Reason {
             Self::NameFree => write!(f, "the name of its slot is free"),
             Self::Ready => write!(f, "it is healthy"),
             Self::Unused => write!(f, "no service uses it"),
+            Self::Drift { changes } => {
+                write!(f, "changed by somebody else: ")?;
+                list(f, changes)
+            }
+            Self::Stragglers { count } => {
+                write!(
+                    f,
+                    "{count} tasks of an older definition are left, and nothing replaces them"
+                )
+            }
+            Self::PlatformEnds => write!(f, "its platform ends it or has lost sight of it"),
+            Self::Moved => write!(f, "as many are available on other fleets"),
         }
     }
+}
+
+fn list(f: &mut fmt::Formatter<'_>, changes: &[FieldChange]) -> fmt::Result {
+    for (i, change) in changes.iter().enumerate() {
+        if i > 0 {
+            write!(f, ", ")?;
+        }
+        write!(f, "{change}")?;
+    }
+    Ok(())
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::app::AppStep;
 use super::desired::{InstanceSpec, Protocol};
 use super::edge::Edges;
 use super::hash::SpecHash;
@@ -97,6 +98,8 @@ pub enum Step {
         /// Its name.
         network: Arc<str>,
     },
+    /// Something with an app of Marathon.
+    App(AppStep),
 }
 
 /// An instance to make and start.
@@ -142,6 +145,7 @@ impl Step {
             Self::Admit { .. } => "admit",
             Self::Withdraw { .. } => "withdraw",
             Self::RemoveNetwork { .. } => "remove-network",
+            Self::App(step) => step.act.kind(),
         }
     }
 
@@ -154,7 +158,8 @@ impl Step {
             | Self::Rename { host, .. }
             | Self::Admit { host, .. }
             | Self::Withdraw { host, .. }
-            | Self::RemoveNetwork { host, .. } => host,
+            | Self::RemoveNetwork { host, .. }
+            | Self::App(AppStep { host, .. }) => host,
         }
     }
 
@@ -166,7 +171,8 @@ impl Step {
             | Self::Remove { service, .. }
             | Self::Rename { service, .. }
             | Self::Admit { service, .. }
-            | Self::Withdraw { service, .. } => Some(service),
+            | Self::Withdraw { service, .. }
+            | Self::App(AppStep { service, .. }) => Some(service),
             Self::RemoveNetwork { .. } => None,
         }
     }
@@ -180,7 +186,7 @@ impl Step {
             | Self::Rename { slot, .. }
             | Self::Admit { slot, .. }
             | Self::Withdraw { slot, .. } => Some(*slot),
-            Self::RemoveNetwork { .. } => None,
+            Self::RemoveNetwork { .. } | Self::App(_) => None,
         }
     }
 
@@ -192,7 +198,7 @@ impl Step {
             | Self::Rename { id, .. }
             | Self::Admit { id, .. }
             | Self::Withdraw { id, .. } => Some(id),
-            Self::Start(_) | Self::RemoveNetwork { .. } => None,
+            Self::Start(_) | Self::RemoveNetwork { .. } | Self::App(_) => None,
         }
     }
 }
@@ -209,6 +215,7 @@ impl fmt::Display for Step {
             Self::RemoveNetwork { network, host } => {
                 write!(f, "remove network {network} on {host}")
             }
+            Self::App(step) => step.fmt(f),
         }
     }
 }

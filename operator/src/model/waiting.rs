@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::app::AppId;
 use super::hash::SpecHash;
 use super::name::{HostName, ServiceName, Slot};
 use super::time::Time;
@@ -195,6 +196,30 @@ pub enum Why {
         /// How many.
         count: u32,
     },
+    /// The app is somebody else's.
+    AppTaken {
+        /// The app.
+        app: AppId,
+    },
+    /// A deployment of Marathon is under way.
+    Deploying {
+        /// How many.
+        deployments: usize,
+        /// Why no more instances are started, as Marathon's queue says.
+        queued: Vec<String>,
+    },
+    /// What says how tasks are checked and replaced differs, and would restart all tasks: it waits for the next change.
+    Deferred {
+        /// The fields.
+        fields: Vec<String>,
+    },
+    /// Instances are moving between fleets.
+    Moving {
+        /// How many run here beyond this fleet's part.
+        here: u32,
+        /// How many are available on the other fleets.
+        elsewhere: u32,
+    },
 }
 
 impl Why {
@@ -226,6 +251,10 @@ impl Why {
             Self::Quarantined { .. } => "quarantined",
             Self::Stalled { .. } => "stalled",
             Self::Abandoned { .. } => "abandoned",
+            Self::AppTaken { .. } => "app-taken",
+            Self::Deploying { .. } => "deploying",
+            Self::Deferred { .. } => "deferred",
+            Self::Moving { .. } => "moving",
         }
     }
 
@@ -240,6 +269,7 @@ impl Why {
             | Self::Held
             | Self::Quarantined { .. }
             | Self::Stalled { .. }
+            | Self::AppTaken { .. }
             | Self::Abandoned { .. } => true,
             Self::InFlight { .. }
             | Self::NotAvailable { .. }
@@ -256,6 +286,9 @@ impl Why {
             | Self::ParallelStarts { .. }
             | Self::Unclaimed { .. }
             | Self::DisruptionBudget { .. }
+            | Self::Deploying { .. }
+            | Self::Deferred { .. }
+            | Self::Moving { .. }
             | Self::Suspended => false,
         }
     }
@@ -346,6 +379,29 @@ impl fmt::Display for Why {
                 "it left the fleet with {count} instances of ours, which are left alone; put it \
                  back with state: draining to move them"
             ),
+            Self::AppTaken { app } => write!(
+                f,
+                "the app {app} is not ours and is left alone; to take it over, say marathon.app: {app} \
+                 in the service's document, or rename the service"
+            ),
+            Self::Deploying { deployments, queued } if queued.is_empty() => {
+                write!(f, "Marathon has {deployments} deployments of it under way")
+            }
+            Self::Deploying { queued, .. } => {
+                write!(f, "Marathon finds no place for its instances: {}", queued.join(", "))
+            }
+            Self::Deferred { fields } => write!(
+                f,
+                "{} will follow with the next change of what an instance is: by itself it would restart \
+                 every task",
+                fields.join(", ")
+            ),
+            Self::Moving { here, elsewhere } => {
+                write!(
+                    f,
+                    "{here} stay here until more than {elsewhere} are available on other fleets"
+                )
+            }
         }
     }
 }

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::app::{AppId, AppView};
 use super::desired::Resources;
 use super::edge::{BalancerId, BalancerView, RegistryView};
+use super::elsewhere::Elsewhere;
 use super::hash::SpecHash;
 use super::name::{HostName, InstanceId, ServiceName, Slot};
 use super::step::Step;
@@ -24,6 +26,8 @@ pub struct World {
     pub registry: Option<Arc<RegistryView>>,
     /// Whether each voter of the fleet's own registry is healthy, by its host name; `None`: nobody can tell.
     pub voters: Option<Arc<BTreeMap<String, bool>>>,
+    /// What the other fleets say.
+    pub elsewhere: Elsewhere,
 }
 
 /// A step that was begun and has not ended.
@@ -50,6 +54,8 @@ pub struct HostView {
     pub foreign_ports: BTreeSet<u16>,
     /// Networks that we made on the host and that are still there.
     pub networks: BTreeSet<Arc<str>>,
+    /// The apps of a Marathon cluster: ours, those that a document claims, and others that have an id of ours.
+    pub apps: BTreeMap<AppId, Arc<AppView>>,
 }
 
 impl HostView {
@@ -62,6 +68,7 @@ impl HostView {
             foreign_names: BTreeSet::new(),
             foreign_ports: BTreeSet::new(),
             networks: BTreeSet::new(),
+            apps: BTreeMap::new(),
         }
     }
 }
@@ -110,6 +117,8 @@ pub struct Instance {
     pub bindings: Vec<(u16, u16)>,
     /// Its addresses, by network.
     pub networks: Vec<(Arc<str>, IpAddr)>,
+    /// Where its published ports are reached, when that is not its host's address: a task's Mesos agent.
+    pub at: Option<IpAddr>,
     /// Whether clients reach it.
     pub traffic: Traffic,
 }
@@ -132,6 +141,8 @@ pub enum State {
     },
     /// Being removed by the engine.
     Removing,
+    /// It may run still, and its platform is ending it or has lost sight of it: nobody new may be led to it.
+    Ending,
 }
 
 /// What the health check says.

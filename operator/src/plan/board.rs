@@ -10,7 +10,7 @@ use super::Input;
 use super::shelf::{Class, Shelves};
 use crate::model::{
     Fleet, HostName, HostSpec, HostView, Instance, InstanceId, Placement, Plan, Resources, Seen,
-    Service, ServiceName, Slot, SpecHash, Start, State, Step, Subject, Time, Why,
+    Service, ServiceName, Slot, SpecHash, Start, State, Step, Subject, Time, Whose, Why,
 };
 
 /// Starts that failed within the window and make a host the last choice.
@@ -111,7 +111,7 @@ impl<'a> Board<'a> {
                 | Step::Withdraw { id, .. }) => {
                     by_id.insert(id, step);
                 }
-                Step::RemoveNetwork { .. } => {}
+                Step::RemoveNetwork { .. } | Step::App(_) => {}
             }
         }
         for (name, spec) in &input.fleet.hosts {
@@ -169,6 +169,14 @@ impl<'a> Board<'a> {
             };
             let published: Vec<u16> = start.published.iter().map(|p| p.host).collect();
             board.seat(&start.service, member, start.spec.resources, &published);
+        }
+        // An app may have no task at all.
+        for app in board.hosts.iter().filter_map(|h| h.view).flat_map(|v| v.apps.values()) {
+            if let Whose::Ours { service, .. } = &app.whose
+                && board.index.find(service, &board.services).is_none()
+            {
+                board.orphans.entry(service).or_default();
+            }
         }
         for (name, view) in &input.world.hosts {
             if !input.fleet.hosts.contains_key(name) && !view.instances.is_empty() {
@@ -270,7 +278,7 @@ impl Member<'_> {
         match self.instance.map(|i| i.state) {
             Some(State::Created) => !matches!(self.step, Some(Step::Start(_))),
             Some(State::Exited { .. }) => true,
-            Some(State::Running | State::Paused | State::Removing) | None => false,
+            Some(State::Running | State::Paused | State::Removing | State::Ending) | None => false,
         }
     }
 
@@ -295,6 +303,17 @@ impl Member<'_> {
     /// Removes what has ended.
     pub(super) fn remove(&self, service: &ServiceName) -> Option<Step> {
         Some(Step::Remove {
+            host: self.host_name.clone(),
+            id: self.instance?.id.clone(),
+            name: self.name.clone(),
+            service: service.clone(),
+            slot: self.slot,
+        })
+    }
+
+    /// Lets clients reach it.
+    pub(super) fn admit(&self, service: &ServiceName) -> Option<Step> {
+        Some(Step::Admit {
             host: self.host_name.clone(),
             id: self.instance?.id.clone(),
             name: self.name.clone(),

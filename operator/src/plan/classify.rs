@@ -53,7 +53,7 @@ const RULES: [Rule; 12] = [
     // its end is not taken for a crash.
     (Bucket::Leaving, |f| {
         matches!(f.member.step, Some(Step::Stop { .. } | Step::Withdraw { .. }))
-            || f.state() == Some(State::Removing)
+            || matches!(f.state(), Some(State::Removing | State::Ending))
     }),
     (Bucket::Dead, |f| f.member.is_dead()),
     (Bucket::Sick, |f| {

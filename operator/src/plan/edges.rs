@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::Input;
+use super::places::parts;
+use super::{Input, traffic};
 use crate::model::external::local_address;
 use crate::model::{
     BalancerId, Edges, Fleet, HostName, HostSpec, HostView, Instance, InstanceId, InstanceSpec,
-    ManagedConsul, ManagedReach, Order, Plan, Pool, PoolName, Registration, Registrations,
+    ManagedConsul, ManagedReach, Order, Outward, Plan, Pool, PoolName, Registration, Registrations,
     RegistrySpec, Routing, Seen, Server, Service, ServiceName, State, Step, Table, Target, Time,
     Traffic, Way, Whereabouts, Why,
 };
@@ -19,14 +20,15 @@ use crate::model::{
 /// The tables of every running balancer, and what the registry should have.
 pub(super) fn edges(input: &Input<'_>, plan: &Plan) -> Edges {
     let Input { fleet, desired, world, .. } = input;
-    if desired.routings.is_empty() && fleet.registry.is_none() {
+    if desired.routings.is_empty() && fleet.registry.is_none() && desired.fleets.len() < 2 {
         return Edges::default();
     }
     let intents = intents(input, plan);
     // Like everything else, a host that never answers is waited for as long as the most patient service says.
     let ours = desired.services.values().filter(|s| s.routed && s.fleet == fleet.name);
     let longest = ours.map(|s| s.replace_after).max().unwrap_or_default();
-    let patience = |since: Time| input.now.since(since) < longest;
+    // What a platform cannot be asked about runs on all the same: nobody puts anything in its place.
+    let patience = |since: Time| fleet.marathon.is_some() || input.now.since(since) < longest;
     let unseen: BTreeSet<&HostName> = fleet
         .hosts
         .keys()
@@ -66,6 +68,7 @@ pub(super) fn edges(input: &Input<'_>, plan: &Plan) -> Edges {
             orders.insert(id, Order { at, table: table.clone() });
         }
     }
+    let outward = Arc::new(ground.outward(plan, unseen.is_empty()));
     let registrations = if fleet.registry.is_some() {
         let unknown = world.hosts.iter().filter(|(_, v)| v.seen != Seen::Now).map(|(n, _)| n);
         let unknown_hosts = unknown.chain(unseen).cloned().collect();
@@ -73,7 +76,7 @@ pub(super) fn edges(input: &Input<'_>, plan: &Plan) -> Edges {
     } else {
         Arc::default()
     };
-    Edges { orders, registrations }
+    Edges { orders, registrations, outward }
 }
 
 /// Where a port of an instance is reached.
@@ -86,7 +89,7 @@ pub(crate) fn reached(
 ) -> Option<SocketAddr> {
     match way {
         // On one host everybody is on the same network: no detour through a published port.
-        Way::Meet(network) if fleet.hosts.len() == 1 => {
+        Way::Meet(network) if fleet.hosts.len() == 1 && fleet.marathon.is_none() => {
             let on = instance.networks.iter().find(|(name, _)| **name == *network);
             return on.map(|(_, ip)| SocketAddr::new(*ip, port));
         }
@@ -98,7 +101,7 @@ pub(crate) fn reached(
         Way::Meet(_) | Way::Published => {}
     }
     let (_, published) = instance.bindings.iter().find(|(inside, _)| *inside == port)?;
-    Some(SocketAddr::new(host.ip()?, *published))
+    Some(SocketAddr::new(instance.at.or_else(|| host.ip())?, *published))
 }
 
 /// What the steps of this plan and those under way mean for the traffic of instances.
@@ -113,7 +116,8 @@ fn intents<'a>(input: &'a Input<'_>, plan: &'a Plan) -> BTreeMap<&'a InstanceId,
             Step::Start(_)
             | Step::Remove { .. }
             | Step::Rename { .. }
-            | Step::RemoveNetwork { .. } => continue,
+            | Step::RemoveNetwork { .. }
+            | Step::App(_) => continue,
         };
         let entry = out.entry(id).or_insert(target);
         *entry = (*entry).max(target);
@@ -157,8 +161,7 @@ impl Ground<'_, '_> {
     fn target(&self, view: &HostView, instance: &Instance) -> Option<Target> {
         // What is known of a silent host is old; its traffic stays as it is, and the balancers' own checks judge.
         if view.seen == Seen::Now
-            && instance.state != State::Running
-            && instance.state != State::Paused
+            && !matches!(instance.state, State::Running | State::Paused | State::Ending)
         {
             return None;
         }
@@ -176,8 +179,7 @@ impl Ground<'_, '_> {
     fn table(&self, routing: &Arc<Routing>, balancer: &Service, complete: bool) -> Table {
         let mut servers = BTreeMap::new();
         for (name, pool) in &routing.pools {
-            let way = |service| Way::from(routing, &balancer.spec, service);
-            let in_it = self.servers(pool, way);
+            let in_it = self.in_pool(routing, balancer, name, pool);
             if !in_it.is_empty() {
                 servers.insert(name.clone(), in_it);
             }
@@ -187,8 +189,74 @@ impl Ground<'_, '_> {
             let members = routing.pools.get(name).and_then(|p| self.members.get(&p.service));
             members.into_iter().flatten().any(|(_, _, i)| i.traffic == Traffic::Unknown)
         };
-        let complete = complete && !routing.pools.keys().any(unknown);
+        let complete = complete && self.all_told() && !routing.pools.keys().any(unknown);
         Table { routing: routing.clone(), servers, complete, held: false }
+    }
+
+    /// Whether every other fleet has said who of it is where.
+    fn all_told(&self) -> bool {
+        let Input { fleet, desired, world, .. } = self.input;
+        let others = desired.fleets.keys().filter(|name| **name != fleet.name);
+        others.into_iter().all(|name| world.elsewhere.0.get(name).is_some_and(|o| o.complete))
+    }
+
+    /// Everybody in a pool of a balancer that runs here, wherever they run.
+    fn in_pool(
+        &self,
+        routing: &Routing,
+        balancer: &Service,
+        name: &PoolName,
+        pool: &Pool,
+    ) -> Vec<Server> {
+        let fleet = self.input.fleet;
+        let way = |service| Way::of(&routing.external, balancer, service, fleet);
+        let mut servers = self.servers(pool, way);
+        let key = (balancer.name.clone(), name.clone());
+        let elsewhere = self.input.world.elsewhere.0.values();
+        for server in elsewhere.flat_map(|o| o.servers.get(&key).into_iter().flatten()) {
+            if servers.iter().all(|s| s.address != server.address) {
+                servers.push(server.clone());
+            }
+        }
+        servers
+    }
+
+    /// What the other fleets must know.
+    fn outward(&self, plan: &Plan, complete: bool) -> Outward {
+        let Input { fleet, desired, world, .. } = self.input;
+        if desired.fleets.len() < 2 {
+            return Outward::default();
+        }
+        let never = |name: &HostName| match world.hosts.get(name).map(|v| v.seen) {
+            None => Some(self.input.now),
+            Some(Seen::Never { since }) => Some(since),
+            Some(Seen::Now | Seen::Silent { .. }) => None,
+        };
+        let (revision, unseen) =
+            (Some(desired.revision.clone()), fleet.hosts.keys().filter_map(never).max());
+        let mut out = Outward { revision, unseen, complete, ..Outward::default() };
+        for (name, routing) in &desired.routings {
+            let Some(balancer) = desired.services.get(name) else { continue };
+            // Who seems to be in none may be in one that nobody has looked at.
+            out.complete &= !traffic::unseen(self.input, std::iter::once(name));
+            // Of one that moves some run elsewhere, whichever fleet it is of.
+            for (pool_name, pool) in &routing.pools {
+                let way = |service| match Way::of(&routing.external, balancer, service, fleet) {
+                    Way::Meet(_) => Way::Published,
+                    way @ (Way::Machine | Way::Published) => way,
+                };
+                let servers = self.servers(pool, way);
+                let unknown = |(_, _, i): &(_, _, &Instance)| i.traffic == Traffic::Unknown;
+                let members = self.members.get(&pool.service);
+                out.complete &= !members.is_some_and(|m| m.iter().any(unknown));
+                if !servers.is_empty() {
+                    out.servers.insert((name.clone(), pool_name.clone()), servers);
+                }
+            }
+        }
+        out.witnesses = traffic::told(self.input);
+        out.parts = parts(self.input, plan);
+        out
     }
 
     fn servers<'s>(
@@ -222,7 +290,8 @@ impl Ground<'_, '_> {
         let mut out = BTreeMap::new();
         for (name, members) in &self.members {
             let Some(service) = self.input.desired.services.get(*name) else { continue };
-            let Some(port) = service.exposure.registered else { continue };
+            let fleet = &self.input.fleet.name;
+            let Some(port) = service.exposure.registered.get(fleet).copied() else { continue };
             let network = match &self.input.fleet.registry {
                 Some(RegistrySpec::Managed(ManagedConsul {
                     reach: ManagedReach::Network(network),
@@ -234,7 +303,11 @@ impl Ground<'_, '_> {
             };
             for (host, view, instance) in members {
                 let Some(target) = self.target(view, instance) else { continue };
-                let found = reached(self.input.fleet, host, instance, port, Way::Meet(network));
+                let way = match self.input.fleet.marathon {
+                    None => Way::Meet(network),
+                    Some(_) => Way::Published,
+                };
+                let found = reached(self.input.fleet, host, instance, port, way);
                 let Some(address) = found else { continue };
                 let entry = Registration {
                     instance: instance.id.clone(),

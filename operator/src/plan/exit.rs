@@ -3,7 +3,8 @@
 use super::board::Member;
 use super::rollout::Disruptions;
 use crate::model::{
-    HealthState, Plan, Reason, ServiceName, Subject, Termination, Time, Traffic, Waiting, Why,
+    HealthState, Instance, Plan, Reason, ServiceName, Subject, Termination, Time, Traffic, Waiting,
+    Why,
 };
 
 /// Who leaves, and how.
@@ -11,72 +12,100 @@ pub(super) struct Leaver<'l> {
     pub(super) member: &'l Member<'l>,
     pub(super) service: &'l ServiceName,
     pub(super) termination: &'l Termination,
-    /// The registry knows the service and does not answer: nobody can leave it now, and whoever seems to have left may
-    /// still be in there.
+    /// The registry knows the service and does not answer, or there may be a balancer that has not been looked at: nobody can
+    /// leave now, and whoever seems to have left may still be in there.
     pub(super) locked: bool,
     pub(super) now: Time,
 }
 
+/// The next thing on the way out.
+pub(super) enum Turn {
+    /// Nobody can say whether clients are led to it: it stays.
+    Untold,
+    /// It is taken out of the registry and every balancer; charged to the budget.
+    Withdraw,
+    /// Its connections drain.
+    Drains {
+        /// How many there are, where anybody counts them.
+        sessions: Option<u32>,
+        /// When they have had their time.
+        until: Time,
+    },
+    /// It can end now.
+    End {
+        /// It is serving, as far as is known: charged to the budget.
+        charged: bool,
+    },
+}
+
+impl Leaver<'_> {
+    /// What comes next for an instance. A healthy one is withdrawn, then observed without traffic, then drained, then ended.
+    pub(super) fn turn(&self, instance: &Instance) -> Turn {
+        let healthy =
+            !matches!(instance.health, HealthState::Starting | HealthState::Unhealthy { .. });
+        if !healthy {
+            return Turn::End { charged: false };
+        }
+        if self.locked {
+            return Turn::Untold;
+        }
+        match instance.traffic {
+            Traffic::Unknown => Turn::Untold,
+            Traffic::Serving { .. } => Turn::Withdraw,
+            Traffic::Withdrawn { since, sessions } => {
+                let until = since.plus(self.termination.drain);
+                if sessions != Some(0) && until > self.now {
+                    Turn::Drains { sessions, until }
+                } else {
+                    Turn::End { charged: false }
+                }
+            }
+            Traffic::None | Traffic::Nobody | Traffic::Voter { .. } => Turn::End { charged: true },
+        }
+    }
+}
+
 /// Plans the next step on the way out; `false` when the hourly budget is spent.
 ///
-/// A healthy instance is withdrawn, then observed without traffic, then drained, then stopped. The
-/// budget is charged once, with the first step that ends its service.
+/// The budget is charged once, with the first step that ends its service.
 pub(super) fn take(
     leaver: &Leaver<'_>,
     reason: impl Fn() -> Reason,
     budget: &mut Disruptions,
     out: &mut Plan,
 ) -> bool {
-    let Leaver { member, service, termination, locked, now } = leaver;
+    let Leaver { member, service, termination, .. } = leaver;
     let Some(instance) = member.instance else { return true };
-    let healthy = !matches!(instance.health, HealthState::Starting | HealthState::Unhealthy { .. });
-    let stop = || member.stop(service, &termination.signal, termination.grace);
     let subject = || Subject::Service((*service).clone());
-    if healthy && *locked {
-        out.untold(subject());
-        return false;
-    }
-    match instance.traffic {
-        Traffic::Unknown if healthy => {
+    match leaver.turn(instance) {
+        Turn::Untold => {
             out.untold(subject());
             false
         }
-        Traffic::Serving { .. } if healthy => {
+        Turn::Withdraw => {
             let granted = budget.spend(out);
             if granted {
                 out.take(member.withdraw(service), reason());
             }
             granted
         }
-        Traffic::Withdrawn { since, sessions }
-            if healthy && sessions != Some(0) && since.plus(termination.drain) > *now =>
-        {
-            let until = since.plus(termination.drain);
+        Turn::Drains { sessions, until } => {
             out.wait(subject(), Why::Draining { count: 1, sessions }, Some(until));
             true
         }
-        Traffic::None | Traffic::Nobody | Traffic::Voter { .. } if healthy => {
-            let granted = budget.spend(out);
+        Turn::End { charged } => {
+            let granted = !charged || budget.spend(out);
             if granted {
-                out.take(stop(), reason());
+                out.take(member.stop(service, &termination.signal, termination.grace), reason());
             }
             granted
-        }
-        Traffic::Withdrawn { .. }
-        | Traffic::None
-        | Traffic::Nobody
-        | Traffic::Voter { .. }
-        | Traffic::Serving { .. }
-        | Traffic::Unknown => {
-            out.take(stop(), reason());
-            true
         }
     }
 }
 
 impl Plan {
     /// One more that cannot leave because nobody can say whether clients are led to it; several are told of together.
-    fn untold(&mut self, subject: Subject) {
+    pub(super) fn untold(&mut self, subject: Subject) {
         match self.waiting.last_mut() {
             Some(Waiting { subject: of, why: Why::TrafficUnknown { count }, .. })
                 if *of == subject =>

@@ -15,9 +15,11 @@ impl Work<'_, '_> {
             let Some(instance) = s.member.instance else { continue };
             let reason = match instance.state {
                 State::Exited { code, out_of_memory } => Reason::Died { code, out_of_memory },
-                State::Created | State::Running | State::Paused | State::Removing => {
-                    Reason::NeverStarted
-                }
+                State::Created
+                | State::Running
+                | State::Paused
+                | State::Removing
+                | State::Ending => Reason::NeverStarted,
             };
             out.take(s.member.remove(&self.service.name), reason);
         }
@@ -123,7 +125,7 @@ impl Work<'_, '_> {
                 member,
                 service: &self.service.name,
                 termination: &self.service.termination,
-                locked: self.service.exposure.registered.is_some() && self.input.registry_silent(),
+                locked: self.is_locked_in(),
                 now: self.now(),
             },
             || self.goes_because(index),

@@ -4,6 +4,7 @@
 //! same plan, byte for byte. Each promise of ARCHITECTURE.md is kept in one place here and checked
 //! by one property in `tests/`.
 
+mod apps;
 mod board;
 mod classify;
 mod edges;
@@ -11,12 +12,16 @@ mod exit;
 pub mod explain;
 mod leave;
 mod place;
+mod places;
 mod prune;
 mod rollout;
 mod service;
+mod share;
 mod shelf;
 mod start;
 pub mod traffic;
+
+pub use share::localise;
 
 use std::sync::Arc;
 
@@ -49,7 +54,12 @@ pub fn plan(input: &Input<'_>) -> Plan {
     let mut budget = rollout::Disruptions::new(input);
     for (index, service) in board.services.clone().into_iter().enumerate() {
         let members = std::mem::take(&mut board.members[index]);
-        service::plan(input, service, members, &mut board, &mut budget, &mut out);
+        match &input.fleet.marathon {
+            None => service::plan(input, service, members, &mut board, &mut budget, &mut out),
+            Some(cluster) => {
+                apps::plan(input, cluster, service, members, &mut board, &mut budget, &mut out);
+            }
+        }
     }
     prune::plan(input, &mut board, &mut budget, &mut out);
     prune::networks(input, &board, &mut out);

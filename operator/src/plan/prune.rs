@@ -6,7 +6,7 @@ use std::fmt::Write;
 use super::board::{Board, Member};
 use super::classify::{Bucket, Facts};
 use super::rollout::Disruptions;
-use super::{Input, exit};
+use super::{Input, apps, exit};
 use crate::model::{
     Instance, OnFailure, Plan, Reason, Rollout, Seen, ServiceName, Step, Subject, Termination, Why,
 };
@@ -24,6 +24,15 @@ pub(super) fn plan(
             out.wait(Subject::Service(name.clone()), Why::Held, None);
         }
     }
+    // Its instances have moved to another fleet: what is left is debris, or on a host that is lost.
+    orphans.retain(|name, members| {
+        let left = |m: &Member<'_>| m.is_dead() || board.hosts[m.host].seen(input.now) != Seen::Now;
+        let moved = input.desired.services.contains_key(*name) && members.iter().all(left);
+        if moved {
+            remove(input, board, name, members, budget, out, &Reason::Moved);
+        }
+        !moved
+    });
     let removal = &input.desired.removal;
     orphans.retain(|name, members| {
         let deleted = removal.deleted.contains(*name);
@@ -102,6 +111,9 @@ fn remove(
     out: &mut Plan,
     reason: &Reason,
 ) {
+    if input.fleet.marathon.is_some() {
+        return apps::remove(input, board, name, members, budget, out, reason);
+    }
     // Its own settings are gone with its document; these are the defaults.
     let ending = Termination::default();
     let rules = Rollout { on_failure: OnFailure::Pause, ..Rollout::default() };

@@ -97,7 +97,9 @@ pub(super) fn judge(
     memory: &mut ServiceMemory,
     now: Time,
 ) -> bool {
-    if !is_rolling(effective, memory) {
+    // Those that leave are not made to be another.
+    let leaves = service.shifting.is_some_and(|s| s.leaves);
+    if leaves || !is_rolling(effective, memory) {
         memory.rollout = None;
         return false;
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::board::{Board, Member};
 use super::classify::{Bucket, Facts};
 use super::rollout::{self, Disruptions, Effective, Progress};
-use super::{Input, explain};
+use super::{Input, explain, traffic};
 use crate::model::{
     BalancerId, Good, HostState, Keep, Note, Phase, Plan, Reason, Seen, Service, ServiceMemory,
     ServiceStatus, Slot, State, Subject, Time, Why,
@@ -118,7 +118,7 @@ pub(super) fn plan<'a>(
     }
 }
 
-fn seat<'a>(
+pub(super) fn seat<'a>(
     input: &Input<'a>,
     service: &Service,
     members: Vec<Member<'a>>,
@@ -131,7 +131,11 @@ fn seat<'a>(
                 seen: board.hosts[member.host].seen(input.now),
                 member: &member,
                 now: input.now,
-                replace_after: service.replace_after,
+                // A Marathon that is silent goes on without us: its tasks are not replaced, and so not lost.
+                replace_after: match input.fleet.marathon {
+                    None => service.replace_after,
+                    Some(_) => std::time::Duration::MAX,
+                },
                 min_ready: service.min_ready(),
                 routed: service.routed,
             };
@@ -155,11 +159,25 @@ impl<'a> Work<'_, 'a> {
         Subject::Service(self.service.name.clone())
     }
 
+    /// Whether the fleet's registry leads clients to it.
+    pub(super) fn registered(&self) -> bool {
+        self.service.exposure.registered.contains_key(&self.input.fleet.name)
+    }
+
+    /// Whether nobody can leave: the registry does not answer, or a balancer may be where nobody has looked yet.
+    pub(super) fn is_locked_in(&self) -> bool {
+        (self.registered() && self.input.registry_silent())
+            || traffic::unseen(self.input, self.service.exposure.pools.iter().map(|(name, _)| name))
+    }
+
     pub(super) fn now(&self) -> Time {
         self.input.now
     }
 
     pub(super) fn allowance(&self) -> (u32, u32) {
+        if let Some(shifting) = self.service.shifting {
+            return (shifting.most, shifting.least);
+        }
         let (surge, unavailable) = self.service.rollout.allowance(self.service.replicas);
         let replicas = self.service.replicas;
         (replicas.saturating_add(surge), replicas.saturating_sub(unavailable))
@@ -229,16 +247,18 @@ impl<'a> Work<'_, 'a> {
         }
     }
 
-    fn progress(&self) -> Progress {
+    pub(super) fn progress(&self) -> Progress {
         let available =
             |k: &Option<usize>| k.is_some_and(|k| self.seated[k].bucket == Bucket::Available);
         let filled = self.keepers.iter().filter(|k| available(k)).count();
         let other_spec = self.seated.iter().any(|s| {
             (s.fills() || s.bucket == Bucket::Sick) && s.member.hash != self.effective.hash
         });
+        // As many as there may be now: the others run on other fleets still.
+        let due = self.service.shifting.map_or(u32::MAX, |s| s.most) as usize;
         Progress {
             updated_available: u32::try_from(filled).unwrap_or(u32::MAX),
-            complete: filled == self.keepers.len() && !other_spec,
+            complete: filled >= due.min(self.keepers.len()) && !other_spec,
         }
     }
 
@@ -297,7 +317,7 @@ impl<'a> Work<'_, 'a> {
     }
 
     /// Says why not more.
-    fn waits(&self, board: &Board<'_>, progress: &Progress, out: &mut Plan) {
+    pub(super) fn waits(&self, board: &Board<'_>, progress: &Progress, out: &mut Plan) {
         let service = self.subject();
         if self.input.desired.held.contains(&self.service.name) {
             out.wait(service.clone(), Why::Held, None);
@@ -324,6 +344,10 @@ impl<'a> Work<'_, 'a> {
                 let name = external.asked.to_string().into();
                 out.wait(service.clone(), Why::Behind { name, why }, None);
             }
+        }
+        if let Some(s) = self.service.shifting.filter(|s| s.want < self.service.replicas) {
+            let here = self.service.replicas - s.want;
+            out.wait(service.clone(), Why::Moving { here, elsewhere: s.elsewhere }, None);
         }
         if let Some(q) = &self.memory.quarantined {
             let (hash, why) = (q.hash, q.why.clone());
@@ -363,7 +387,8 @@ impl<'a> Work<'_, 'a> {
             let host = &board.hosts[index];
             let until = match host.seen(self.now()) {
                 Seen::Silent { since } | Seen::Never { since } => {
-                    Some(since.plus(self.service.replace_after))
+                    let ends = self.input.fleet.marathon.is_none();
+                    ends.then(|| since.plus(self.service.replace_after))
                 }
                 Seen::Now => None,
             };
@@ -378,7 +403,7 @@ impl<'a> Work<'_, 'a> {
     }
 
     /// A spec that has been seen to work is the one to come back to.
-    fn remember(&mut self, progress: &Progress, out: &mut Plan) {
+    pub(super) fn remember(&mut self, progress: &Progress, out: &mut Plan) {
         let known = &mut self.memory.known;
         if known.last().is_none_or(|(hash, _)| *hash != self.effective.hash) {
             known.push((self.effective.hash, self.effective.spec.clone()));
@@ -407,7 +432,7 @@ impl<'a> Work<'_, 'a> {
         }
     }
 
-    fn status(&self, updated_available: u32, out: &mut Plan, phase: Phase) {
+    pub(super) fn status(&self, updated_available: u32, out: &mut Plan, phase: Phase) {
         let status = ServiceStatus {
             desired: self.service.replicas,
             total: self.count(Seated::counts),

@@ -216,14 +216,7 @@ impl<'a> Work<'_, 'a> {
             let unreached = matches!(instance.traffic, Traffic::None | Traffic::Withdrawn { .. });
             let wanted = stays || self.outdated.contains(&index);
             if self.service.routed && healthy && unreached && wanted {
-                let step = Step::Admit {
-                    host: s.member.host_name.clone(),
-                    id: instance.id.clone(),
-                    name: s.member.name.clone(),
-                    service: self.service.name.clone(),
-                    slot: s.member.slot,
-                };
-                out.take(Some(step), Reason::Ready);
+                out.take(s.member.admit(&self.service.name), Reason::Ready);
             }
         }
     }

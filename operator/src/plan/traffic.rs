@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use super::edges::reached;
 use crate::model::{
-    BalancerId, BalancerView, Desired, Fleet, HealthState, HostName, HostSpec, HostView, InFlight,
-    Instance, InstanceId, PoolName, RegistryView, Seen, ServerState, ServiceName, State, Step,
-    Time, Traffic, Way, World, instance_host_name,
+    BalancerId, BalancerView, Desired, Fleet, FleetName, HealthState, HostName, HostSpec, HostView,
+    InFlight, Instance, InstanceId, PoolName, RegistryView, Seen, ServerState, ServiceName, State,
+    Step, Time, Traffic, Way, World, instance_host_name,
 };
 
 /// A running balancer that counts.
 struct Witness<'w> {
     service: &'w ServiceName,
     /// `None`: it cannot be asked now.
-    view: Option<&'w BalancerView>,
+    view: Option<&'w Arc<BalancerView>>,
 }
 
 /// Fills in the traffic of every routed instance of the world.
@@ -23,7 +23,8 @@ pub fn observe(fleet: &Fleet, desired: &Desired, world: &mut World, now: Time) {
     if fleet.registry.is_none() && !desired.services.values().any(|s| s.routed) {
         return;
     }
-    let witnesses = witnesses(fleet, desired, world, now);
+    let mut witnesses = witnesses(fleet, desired, world, now);
+    witnesses.extend(witnesses_elsewhere(fleet, desired, world, now));
     let registry = world.registry.clone();
     let voters = world.voters.clone();
     let scene = Scene {
@@ -98,7 +99,7 @@ fn witnesses<'w>(
                 // It has no table yet, so that it takes no requests.
                 Some((Seen::Now, false)) => {}
                 Some((Seen::Now, true)) => {
-                    out.push(Witness { service, view: its.map(Arc::as_ref) });
+                    out.push(Witness { service, view: its });
                 }
                 // It had one before it fell silent: whatever it is otherwise, requests may go through it.
                 Some((Seen::Silent { .. }, true)) if !sick => {
@@ -113,6 +114,60 @@ fn witnesses<'w>(
     }
     out.extend(external_witnesses(fleet, desired, world));
     out
+}
+
+/// Those of other fleets, which may be some of a balancer that moves. One that has said nothing yet may have any.
+fn witnesses_elsewhere<'w>(
+    fleet: &'w Fleet,
+    desired: &'w Desired,
+    world: &'w World,
+    now: Time,
+) -> Vec<Witness<'w>> {
+    let mut out = Vec::new();
+    for outward in world.elsewhere.0.values() {
+        for (of, view) in &outward.witnesses {
+            let Some((service, _)) = desired.routings.get_key_value(of) else { continue };
+            out.push(Witness { service, view: view.as_ref() });
+        }
+    }
+    for service in desired.routings.keys() {
+        let Some(balancer) = desired.services.get(service).filter(|s| s.fleet != fleet.name) else {
+            continue;
+        };
+        let told = world.elsewhere.0.get(&balancer.fleet).map(|o| o.unseen);
+        let blind = |since| now.since(since) < balancer.replace_after;
+        if told.is_none_or(|unseen| unseen.is_some_and(blind)) {
+            out.push(Witness { service, view: None });
+        }
+    }
+    out
+}
+
+/// Whether any of these balancers may run where nobody has looked yet.
+pub(super) fn unseen<'n>(
+    input: &super::Input<'_>,
+    balancers: impl Iterator<Item = &'n ServiceName>,
+) -> bool {
+    let super::Input { fleet, desired, world, now, .. } = *input;
+    let balancers = balancers.filter_map(|name| desired.services.get(name));
+    let Some(longest) = balancers.map(|b| b.replace_after).max() else { return false };
+    let here = fleet.hosts.keys().map(|host| match world.hosts.get(host).map(|v| v.seen) {
+        None => Some(now),
+        Some(Seen::Never { since }) => Some(since),
+        Some(Seen::Now | Seen::Silent { .. }) => None,
+    });
+    // No balancer runs on a Marathon cluster.
+    let here = here.filter(|_| fleet.marathon.is_none());
+    let docker = |name: &FleetName| desired.fleets.get(name).is_none_or(|f| f.marathon.is_none());
+    let others = desired.fleets.keys().filter(|name| **name != fleet.name && docker(name));
+    let told = others.map(|name| world.elsewhere.0.get(name).map_or(Some(now), |o| o.unseen));
+    here.chain(told).flatten().any(|since| now.since(since) < longest)
+}
+
+/// What the other fleets are told of the balancers that run here.
+pub(super) fn told(input: &super::Input<'_>) -> Vec<(ServiceName, Option<Arc<BalancerView>>)> {
+    let said = witnesses(input.fleet, input.desired, input.world, input.now);
+    said.iter().map(|w| (w.service.clone(), w.view.cloned())).collect()
 }
 
 /// Those that run already. Nobody knows whether one that does not answer is gone or only cannot be asked: while it is in
@@ -130,7 +185,7 @@ fn external_witnesses<'w>(
         let id = BalancerId::External { balancer: service.clone(), index };
         let view = world.balancers.get(&id).filter(|v| v.seen == Seen::Now);
         // It has no table yet, so that it takes no requests.
-        view.is_none_or(|v| v.listening).then(|| Witness { service, view: view.map(Arc::as_ref) })
+        view.is_none_or(|v| v.listening).then_some(Witness { service, view })
     })
 }
 
@@ -193,14 +248,15 @@ impl Scene<'_> {
                 }
             });
         }
-        if service.exposure.pools.is_empty() && service.exposure.registered.is_none() {
+        let registered = service.exposure.registered.contains_key(&self.fleet.name);
+        if service.exposure.pools.is_empty() && !registered {
             return None;
         }
         let mut said = Said::default();
         for (balancer, pool) in &service.exposure.pools {
             self.ask_balancers(balancer, pool, host, instance, &mut said);
         }
-        if service.exposure.registered.is_some() {
+        if registered {
             self.ask_registry(instance, &mut said);
         }
         Some(said.traffic())
@@ -256,7 +312,7 @@ impl Scene<'_> {
         let port = routing.pools.get(pool)?.port;
         let (front, behind) =
             (self.desired.services.get(balancer)?, self.desired.services.get(&instance.service)?);
-        let way = Way::from(routing, &front.spec, &behind.spec);
+        let way = Way::of(&routing.external, front, &behind.spec, self.fleet);
         reached(self.fleet, host, instance, port, way)
     }
 

@@ -1,17 +1,19 @@
 //! Builds the views from what the loop said. Only takes apart and counts; it decides nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::redact::Redactor;
 use super::view::{
     AgentView, AmountView, ConditionView, CountsView, FleetView, HostView, InstanceView, PhaseView,
     PlanView, PlansView, ServiceView, Stamp, StatusView, StepView, WaitingView,
 };
-use super::{EVENTS_IN_STATUS, FleetState, PassReport, State};
+use super::{EVENTS_IN_STATUS, FleetState, PassReport, Running, State};
 use crate::metrics::{Gauges, HostGauges, ServiceGauges};
 use crate::model::{
-    Desired, Endpoint, Fleet, HealthState, HostSpec, HostState, Instance, Plan, Planned, Resources,
-    Seen, ServiceName, ServiceStatus, State as Life, Step, Subject, Time, Traffic, Waiting,
+    BalancerId, BalancerView, Desired, Endpoint, Fleet, HealthState, HostName, HostSpec, HostState,
+    Instance, Plan, Planned, Resources, Route, Routing, Seen, ServiceName, ServiceStatus,
+    State as Life, Step, Subject, Time, Traffic, Waiting,
 };
 
 pub(super) fn status(state: &State, agent: AgentView, only: Option<&ServiceName>) -> StatusView {
@@ -49,27 +51,64 @@ fn known(p: &PassReport) -> BTreeSet<ServiceName> {
     asked.chain(p.plan.services.keys()).chain(found).cloned().collect()
 }
 
+/// What of a fleet is about each service, found by looking once: with thousands of services, looking through everything
+/// for each of them would take seconds.
+#[derive(Default)]
+struct Gathered<'f> {
+    instances: BTreeMap<&'f ServiceName, Vec<(&'f HostName, bool, &'f Instance)>>,
+    waiting: BTreeMap<&'f ServiceName, Vec<&'f Waiting>>,
+    running: BTreeMap<&'f ServiceName, Vec<&'f Running>>,
+}
+
+impl<'f> Gathered<'f> {
+    fn of(f: &'f FleetState, p: &'f PassReport) -> Self {
+        let mut all = Self::default();
+        for (host, view) in &p.world.hosts {
+            for i in &view.instances {
+                let up = view.seen == Seen::Now;
+                all.instances.entry(&i.service).or_default().push((host, up, i));
+            }
+        }
+        for w in &p.plan.waiting {
+            if let Subject::Service(name) = &w.subject {
+                all.waiting.entry(name).or_default().push(w);
+            }
+        }
+        for r in f.running.values() {
+            if let Some(name) = r.planned.step.service() {
+                all.running.entry(name).or_default().push(r);
+            }
+        }
+        all
+    }
+}
+
 fn services(f: &FleetState, redactor: &Redactor, only: Option<&ServiceName>) -> Vec<ServiceView> {
     let Some(p) = &f.pass else { return Vec::new() };
+    let gathered = Gathered::of(f, p);
     known(p)
         .iter()
         .filter(|name| only.is_none_or(|o| o == *name))
-        .map(|name| service(f, p, name, redactor))
+        .map(|name| service(f, p, name, &gathered, redactor))
         .collect()
 }
 
-fn service(f: &FleetState, p: &PassReport, name: &ServiceName, redactor: &Redactor) -> ServiceView {
+fn service(
+    f: &FleetState,
+    p: &PassReport,
+    name: &ServiceName,
+    gathered: &Gathered<'_>,
+    redactor: &Redactor,
+) -> ServiceView {
     let asked = p.desired.services.get(name).filter(|s| s.fleet == p.fleet.name);
     let hash = p.plan.services.get(name).map(|s| s.hash).or(asked.map(|s| s.hash));
     // After a rollback that is not the spec that was asked for.
     let in_force = p.plan.services.get(name).map(|s| &s.spec);
-    let mut instances: Vec<InstanceView> = Vec::new();
-    for (host, view) in &p.world.hosts {
-        let up = view.seen == Seen::Now;
-        for i in view.instances.iter().filter(|i| i.service == *name) {
-            instances.push(instance(i, host.as_str(), up, Some(i.hash) == hash));
-        }
-    }
+    let found = gathered.instances.get(name).map(|all| &all[..]).unwrap_or_default();
+    let mut instances: Vec<InstanceView> = found
+        .iter()
+        .map(|(host, up, i)| instance(i, host.as_str(), *up, Some(i.hash) == hash))
+        .collect();
     instances.sort_by(|a, b| (a.slot, &a.host, &a.name).cmp(&(b.slot, &b.host, &b.name)));
 
     let counts = p.plan.services.get(name).map_or_else(
@@ -81,13 +120,9 @@ fn service(f: &FleetState, p: &PassReport, name: &ServiceName, redactor: &Redact
         },
         counts,
     );
-    let waiting: Vec<WaitingView> = p
-        .plan
-        .waiting
-        .iter()
-        .filter(|w| w.subject == Subject::Service(name.clone()))
-        .map(|w| waiting(w, redactor))
-        .collect();
+    let waits = gathered.waiting.get(name).into_iter().flatten();
+    let waiting: Vec<WaitingView> = waits.map(|w| waiting(w, redactor)).collect();
+    let running = gathered.running.get(name).into_iter().flatten();
     let track = f.services.get(name);
     let since = Stamp(track.map_or(p.at, |t| t.since));
     ServiceView {
@@ -106,9 +141,31 @@ fn service(f: &FleetState, p: &PassReport, name: &ServiceName, redactor: &Redact
         applied_revision: track.and_then(|t| t.applied.as_ref()).map(|r| r.0.to_string()),
         conditions: conditions(&counts, &waiting, since),
         waiting,
-        in_flight: running(f, redactor, |s| s.service() == Some(name)),
+        in_flight: running.map(|r| step(&r.planned, redactor, Some(r.since))).collect(),
+        routes: p.desired.routings.get(name).map(|routing| in_force_routes(p, routing, found)),
         instances,
     }
+}
+
+/// The routes of a balancer that all of its instances have in force that take traffic.
+fn in_force_routes(
+    p: &PassReport,
+    routing: &Routing,
+    instances: &[(&HostName, bool, &Instance)],
+) -> u32 {
+    let ids = instances.iter().map(|(_, _, i)| BalancerId::Container(i.id.clone()));
+    let views: Vec<&Arc<BalancerView>> = ids
+        .filter_map(|id| p.world.balancers.get(&id))
+        .filter(|view| view.seen == Seen::Now && view.listening)
+        .collect();
+    let everywhere = |route: &&Route| {
+        let service = routing.pools.get(&route.pool).map(|pool| &pool.service);
+        views.iter().all(|view| {
+            view.pools.contains(&route.pool)
+                && service.is_none_or(|s| !view.refused.contains_key(s))
+        })
+    };
+    if views.is_empty() { 0 } else { count(routing.routes.iter().filter(everywhere).count()) }
 }
 
 /// kstatus: `Ready` always, `Reconciling` and `Stalled` only while true.
@@ -166,7 +223,12 @@ fn fleet(name: &str, f: &FleetState, redactor: &Redactor, now: Time) -> FleetVie
         revision: Some(p.desired.revision.0.to_string()),
         hosts,
         waiting: waiting.map(|w| self::waiting(w, redactor)).collect(),
-        in_flight: running(f, redactor, |s| s.service().is_none()),
+        in_flight: f
+            .running
+            .values()
+            .filter(|r| r.planned.step.service().is_none())
+            .map(|r| step(&r.planned, redactor, Some(r.since)))
+            .collect(),
     }
 }
 
@@ -204,6 +266,7 @@ fn endpoint(e: &Endpoint) -> String {
         Endpoint::Unix { path } => format!("unix://{path}"),
         Endpoint::Tcp { authority, .. } => format!("tcp://{}", no_password(authority)),
         Endpoint::Ssh { authority } => format!("ssh://{}", no_password(authority)),
+        Endpoint::Marathon => "marathon".to_owned(),
     }
 }
 
@@ -236,6 +299,7 @@ fn instance(i: &Instance, host: &str, up: bool, updated: bool) -> InstanceView {
         Life::Paused => ("paused", None, false),
         Life::Exited { code, out_of_memory } => ("exited", Some(code), out_of_memory),
         Life::Removing => ("removing", None, false),
+        Life::Ending => ("ending", None, false),
     };
     let (health, health_since) = match i.health {
         HealthState::Unknown => ("unknown", None),
@@ -285,7 +349,7 @@ fn waiting(w: &Waiting, redactor: &Redactor) -> WaitingView {
 
 fn step(planned: &Planned, redactor: &Redactor, since: Option<Time>) -> StepView {
     let s = &*planned.step;
-    let name = match s {
+    let name: &str = match s {
         Step::Start(start) => &start.name,
         Step::Rename { to, .. } => to,
         Step::Stop { name, .. }
@@ -293,6 +357,7 @@ fn step(planned: &Planned, redactor: &Redactor, since: Option<Time>) -> StepView
         | Step::Admit { name, .. }
         | Step::Withdraw { name, .. } => name,
         Step::RemoveNetwork { network, .. } => network,
+        Step::App(step) => step.app.as_str(),
     };
     let because = redactor.reason(&planned.reason);
     StepView {
@@ -306,14 +371,6 @@ fn step(planned: &Planned, redactor: &Redactor, since: Option<Time>) -> StepView
         because,
         since: since.map(Stamp),
     }
-}
-
-fn running(f: &FleetState, redactor: &Redactor, take: impl Fn(&Step) -> bool) -> Vec<StepView> {
-    f.running
-        .values()
-        .filter(|r| take(&r.planned.step))
-        .map(|r| step(&r.planned, redactor, Some(r.since)))
-        .collect()
 }
 
 fn counts(s: &ServiceStatus) -> CountsView {

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::events::{Event, EventKind};
 use super::view::{ProblemView, SourceView};
 use super::{FleetState, PassReport, Track};
-use crate::model::{HostName, Phase, Revision, Seen, ServiceName, Subject, Waiting, Why};
+use crate::model::{
+    BalancerView, HostName, Phase, Revision, Seen, ServiceName, Subject, Waiting, Why,
+};
 
 /// A revision with a thousand problems is one piece of news, not a thousand.
 const PROBLEMS: usize = 20;
@@ -19,6 +21,19 @@ pub(super) fn visible(before: &PassReport, now: &PassReport) -> bool {
         || before.plan.services != now.plan.services
         || before.world.hosts != now.world.hosts
         || before.world.in_flight.len() != now.world.in_flight.len()
+        || !same_routes(before, now)
+}
+
+/// Whether the same routes are in force. The rest of what a balancer says changes with every request.
+fn same_routes(before: &PassReport, now: &PassReport) -> bool {
+    let (a, b) = (&before.world.balancers, &now.world.balancers);
+    let same = |x: &BalancerView, y: &BalancerView| {
+        (x.seen == Seen::Now) == (y.seen == Seen::Now)
+            && x.listening == y.listening
+            && x.pools == y.pools
+            && x.refused.keys().eq(y.refused.keys())
+    };
+    a.len() == b.len() && a.iter().zip(b).all(|((i, x), (j, y))| i == j && same(x, y))
 }
 
 /// How each service stands after this pass, and since when.

@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
-use crate::metrics::Metrics;
+use crate::metrics::{ApiWrite, Metrics};
 use crate::model::{
     Desired, Fleet, FleetName, HostName, OwnerId, Phase, Plan, Planned, Problem, Revision,
     ServiceName, Time, World,
@@ -71,6 +71,18 @@ pub struct SourceError {
     pub next_try: Option<Time>,
 }
 
+/// Whether this agent acts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// It does.
+    #[default]
+    Acts,
+    /// Another of this owner does.
+    By,
+    /// It must not, as nobody can be asked whether another does.
+    Unsure(String),
+}
+
 /// One pass over one fleet.
 #[derive(Debug, Clone)]
 pub struct PassReport {
@@ -105,7 +117,7 @@ struct Inner {
 /// A copy is a few pointers.
 #[derive(Clone, Default)]
 struct State {
-    standby: bool,
+    standing: Standing,
     source: Option<Arc<SourceView>>,
     expected: Option<BTreeSet<FleetName>>,
     fleets: BTreeMap<FleetName, Arc<FleetState>>,
@@ -265,16 +277,25 @@ impl Report {
 
     /// Whether another agent of this owner holds the lock.
     pub fn standby(&self, standby: bool) {
+        self.stands(if standby { Standing::By } else { Standing::Acts });
+    }
+
+    /// Whether this agent acts, and why not.
+    pub fn stands(&self, standing: Standing) {
         let now = self.0.clock.now();
         let mut state = self.lock();
-        if state.standby != standby {
-            state.standby = standby;
-            let text = if standby {
-                "standing by: another agent of this owner is active"
-            } else {
-                "active: this agent holds the lock"
+        if state.standing != standing {
+            // Told again only where it is another thing: what is wrong with the ledger may change its words all the time.
+            let told = std::mem::discriminant(&state.standing) != std::mem::discriminant(&standing);
+            let text = match &standing {
+                Standing::By => "standing by: another agent of this owner is active".to_owned(),
+                Standing::Acts => "active: this agent holds the lock".to_owned(),
+                Standing::Unsure(why) => format!("not active: {why}"),
             };
-            state.event(now, Event::new(EventKind::Standby, text), None);
+            state.standing = standing;
+            if told {
+                state.event(now, Event::new(EventKind::Standby, text), None);
+            }
             drop(state);
             self.bump();
         }
@@ -293,7 +314,11 @@ impl Report {
         let agent = view::AgentView {
             version: env!("CARGO_PKG_VERSION").into(),
             owner: self.0.owner.to_string(),
-            standby: state.standby,
+            standby: state.standing != Standing::Acts,
+            held_back: match &state.standing {
+                Standing::Acts | Standing::By => None,
+                Standing::Unsure(why) => Some(state.redactor.hide(why)),
+            },
             started: Stamp(self.0.started),
             now: Stamp(self.0.clock.now()),
             generation,
@@ -335,7 +360,7 @@ impl Report {
     /// What is still to happen before the agent is ready; `None` when it is.
     pub fn unready(&self) -> Option<String> {
         let state = self.lock().clone();
-        if state.standby {
+        if state.standing == Standing::By {
             return None;
         }
         let read = state.source.as_ref().is_some_and(|s| s.fetched.is_some() || s.from_store);
@@ -349,6 +374,11 @@ impl Report {
             None => Some("any".into()),
         };
         missing.map(|name| format!("no pass over fleet {name} has ended yet"))
+    }
+
+    /// Something was written to a Kubernetes API server, or not.
+    pub fn api_write(&self, what: ApiWrite, well: bool) {
+        self.0.metrics.api_write(what, well);
     }
 
     /// Everything as Prometheus text.

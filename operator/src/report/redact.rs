@@ -5,7 +5,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::{Desired, EnvValue, FieldChange, InstanceSpec, Plan, Reason, Step};
+use crate::model::{
+    Credential, Desired, Endpoint, EnvValue, FieldChange, Fleet, InstanceSpec, MarathonAuth, Plan,
+    Reason, RegistrySpec, Secret, Step,
+};
 
 /// Most bytes of one message that are kept.
 const MESSAGE: usize = 2000;
@@ -42,6 +45,35 @@ impl Redactor {
         for service in desired.services.values() {
             self.learn_spec(&service.spec);
         }
+        for fleet in desired.fleets.values() {
+            self.learn_fleet(fleet);
+        }
+    }
+
+    fn learn_fleet(&mut self, fleet: &Fleet) {
+        let of_hosts = fleet.hosts.values().flat_map(|host| {
+            let tls = match &host.endpoint {
+                Endpoint::Tcp { tls, .. } => tls.as_ref(),
+                Endpoint::Unix { .. } | Endpoint::Ssh { .. } | Endpoint::Marathon => None,
+            };
+            tls.map(|tls| &tls.key).into_iter().chain(&host.registry_auth)
+        });
+        let consul = match &fleet.registry {
+            Some(RegistrySpec::Existing(consul)) => Some(consul),
+            Some(RegistrySpec::Managed(_)) | None => None,
+        };
+        let identity = consul.and_then(|c| c.tls.as_ref()?.identity.as_ref());
+        let of_consul = consul.and_then(|c| c.token.as_ref()).into_iter();
+        let auth = fleet.marathon.as_ref().and_then(|cluster| cluster.auth.as_ref());
+        let of_marathon = auth.map(|auth| match auth {
+            MarathonAuth::Basic { username: _, password } => password,
+            MarathonAuth::Token { token } => token,
+        });
+        let all = of_hosts.chain(of_consul).chain(identity.map(|(_, key)| key)).chain(of_marathon);
+        let values: Vec<&Secret> = all.filter_map(Credential::secret).collect();
+        for value in values {
+            self.learn_value(value);
+        }
     }
 
     /// Learns the secrets that a plan's steps carry: a rollback has those of an older document.
@@ -61,16 +93,22 @@ impl Redactor {
     fn learn_spec(&mut self, spec: &InstanceSpec) {
         for var in &spec.env {
             if let EnvValue::Secret { value, .. } = &var.value {
-                let whole = value.reveal();
-                self.add(whole);
-                // A key of many lines may be quoted in part, and JSON quotes it escaped.
-                if whole.contains('\n') {
-                    whole.lines().filter(|l| l.len() >= 12).for_each(|l| self.add(l));
-                }
-                if let Ok(json) = serde_json::to_string(whole) {
-                    self.add(json.trim_matches('"'));
-                }
+                self.learn_value(value);
             }
+        }
+    }
+
+    fn learn_value(&mut self, value: &Secret) {
+        let whole = value.reveal();
+        self.add(whole);
+        // A key of many lines may be quoted in part, and JSON quotes it escaped.
+        if whole.contains('\n') {
+            // The first and the last line of a key say only that it is one.
+            let lines = whole.lines().filter(|l| l.len() >= 12 && !l.starts_with("-----"));
+            lines.for_each(|l| self.add(l));
+        }
+        if let Ok(json) = serde_json::to_string(whole) {
+            self.add(json.trim_matches('"'));
         }
     }
 

@@ -68,8 +68,11 @@ pub struct AgentView {
     pub version: String,
     /// The installation it works for.
     pub owner: String,
-    /// Whether another agent of this owner holds the lock.
+    /// Whether this agent leaves acting to another of its owner.
     pub standby: bool,
+    /// Why it does not act though nobody knows of another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_back: Option<String>,
     /// When it began.
     pub started: Stamp,
     /// When this was written.
@@ -228,6 +231,9 @@ pub struct ServiceView {
     pub waiting: Vec<WaitingView>,
     /// Steps under way.
     pub in_flight: Vec<StepView>,
+    /// Of a balancer: how many routes all of its instances that take traffic have in force.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub routes: Option<u32>,
     /// Its instances by slot, then host.
     pub instances: Vec<InstanceView>,
 }

@@ -53,7 +53,8 @@ pub fn merge(files: &SourceState, objects: &SourceState) -> SourceState {
     }
 }
 
-fn both(files: &Tree, objects: &Tree) -> Tree {
+/// Two trees as one.
+pub fn both(files: &Tree, objects: &Tree) -> Tree {
     let under = |root: &'static str, tree: &Tree| -> BTreeMap<String, Vec<u8>> {
         tree.files.iter().map(|(path, bytes)| (format!("{root}{path}"), bytes.clone())).collect()
     };

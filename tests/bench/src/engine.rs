@@ -106,12 +106,19 @@ impl Engine {
     }
 
     /// Milliseconds for what the agent does, done by nobody: create and start, so many at once.
-    pub(crate) async fn bare(&self, owner: &str, count: u32, parallel: usize) -> f64 {
+    /// On `network`, where one is named, as the agent's own.
+    pub(crate) async fn bare(
+        &self,
+        owner: &str,
+        count: u32,
+        parallel: usize,
+        network: Option<&str>,
+    ) -> f64 {
         let begun = now();
         let starts = futures::stream::iter(1..=count).map(|slot| async move {
             let name = format!("{owner}-web_{slot}");
             let options = CreateContainerOptionsBuilder::default().name(&name).build();
-            let body = body(owner, slot);
+            let body = body(owner, slot, network);
             let made = self.docker.create_container(Some(options), body).await.unwrap();
             self.docker.start_container(&made.id, None).await.unwrap();
         });
@@ -123,9 +130,9 @@ impl Engine {
 pub(crate) const OWNER: &str = "evenkeel.dev/owner";
 
 /// What the agent sends for an instance of the benchmark's service.
-fn body(owner: &str, slot: u32) -> ContainerCreateBody {
+fn body(owner: &str, slot: u32, network: Option<&str>) -> ContainerCreateBody {
     let service = format!("{owner}-web");
-    serde_json::from_value(json!({
+    let mut body = json!({
         "Hostname": format!("{service}-{slot}"),
         "Image": IMAGE,
         "Env": ["VARIANT=0"],
@@ -138,8 +145,12 @@ fn body(owner: &str, slot: u32) -> ContainerCreateBody {
         "HostConfig": {
             "Memory": 32 << 20, "Mounts": [], "PortBindings": {}, "RestartPolicy": {"Name": "no"},
         },
-    }))
-    .unwrap()
+    });
+    if let Some(network) = network {
+        body["HostConfig"]["NetworkMode"] = network.into();
+        body["NetworkingConfig"] = json!({"EndpointsConfig": {network: {"Aliases": [service]}}});
+    }
+    serde_json::from_value(body).unwrap()
 }
 
 pub(crate) fn millis(nanos: i64) -> f64 {

@@ -113,7 +113,7 @@ impl Bench {
             agent.settled(0).await;
             for (parallel, took) in parallel.iter().zip(&mut theirs) {
                 eprintln!("scale: round {} of 3: bare, {parallel} at once", round + 1);
-                took.push(self.engine.bare(&bare, FIFTY, *parallel).await);
+                took.push(self.engine.bare(&bare, FIFTY, *parallel, None).await);
                 self.engine.remove((OWNER, &bare)).await;
             }
         }
@@ -170,7 +170,7 @@ impl Bench {
             agent.settled(0).await;
             for (parallel, took) in parallel.iter().zip(&mut theirs) {
                 eprintln!("rotation: round {} of 3: bare, {parallel} at once", round + 1);
-                took.push(self.engine.bare(&bare, FIFTY, *parallel).await);
+                took.push(self.engine.bare(&bare, FIFTY, *parallel, Some(&network)).await);
                 self.engine.remove((OWNER, &bare)).await;
             }
         }
@@ -182,7 +182,7 @@ impl Bench {
         row(&json!({"row": "rotation", "what": what, "value": median(&ours), "unit": "ms",
             "ratio": median(&ours) / best, "target": 1.25, "judged": "ratio", "samples": ours}));
         for (parallel, took) in parallel.iter().zip(&theirs) {
-            let what = format!("bare Engine API, {parallel} at once");
+            let what = format!("bare Engine API, the same network, {parallel} at once");
             row(&json!({"row": "rotation", "what": what, "value": median(took), "unit": "ms",
                 "ratio": median(took) / best, "samples": took}));
         }

@@ -55,7 +55,7 @@ pub async fn throughout(lasts: Duration, mut check: impl AsyncFnMut()) {
 }
 
 /// The binary, built now if it is not current: the tests of a crate build no binary of another.
-fn binary() -> &'static Path {
+pub fn binary() -> &'static Path {
     static FOUND: OnceLock<PathBuf> = OnceLock::new();
     FOUND.get_or_init(|| {
         if let Some(given) = std::env::var_os("EVENKEEL_BIN") {

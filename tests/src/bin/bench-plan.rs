@@ -26,6 +26,7 @@ fn fleet(hosts: usize) -> Fleet {
     Fleet {
         name: FleetName::of_default(),
         hosts: hosts.map(|h| (h.name.clone(), Arc::new(h))).collect(),
+        marathon: None,
         limits: Limits { parallel_starts_per_host: u32::MAX, ..Limits::default() },
         registry: None,
         approved_prune: None,
@@ -79,6 +80,7 @@ fn settled_world(fleet: &Fleet, plan: &Plan) -> World {
             published: Vec::new(),
             bindings: Vec::new(),
             networks: Vec::new(),
+            at: None,
             traffic: Traffic::None,
         });
     }

@@ -126,9 +126,15 @@ impl ApiServer {
         let mut command = kubectl_command(&self.kubeconfig());
         command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        // One that fails before it has read everything closes the pipe, and says why on its own.
-        let _ = child.stdin.take().unwrap().write_all(text.as_bytes());
-        child.wait_with_output().unwrap()
+        let mut stdin = child.stdin.take().unwrap();
+        std::thread::scope(|both| {
+            // It may answer before it has read everything, and then waits for somebody to listen. One that fails before
+            // closes the pipe, and says why on its own.
+            both.spawn(move || {
+                let _ = stdin.write_all(text.as_bytes());
+            });
+            child.wait_with_output().unwrap()
+        })
     }
 
     /// The documents of a text as they would be made, one by one: `--dry-run=client` only reads them, `--dry-run=server`

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
@@ -28,6 +29,15 @@ pub enum Fault {
     Hang,
 }
 
+/// When a request went through.
+#[derive(Clone, Copy, Debug)]
+pub struct Passed {
+    /// It was handed on.
+    pub began: Instant,
+    /// The server began to answer.
+    pub answered: Instant,
+}
+
 type Rule = (Box<dyn Fn(&Access) -> bool + Send + Sync>, Fault);
 
 struct Shared {
@@ -35,6 +45,7 @@ struct Shared {
     token: HeaderValue,
     client: reqwest::Client,
     seen: Mutex<Vec<Access>>,
+    passed: Mutex<Vec<(Access, Passed)>>,
     rule: Mutex<Option<Rule>>,
 }
 
@@ -69,6 +80,7 @@ impl Proxy {
             token: HeaderValue::from_str(&format!("Bearer {token}")).unwrap(),
             client,
             seen: Mutex::default(),
+            passed: Mutex::default(),
             rule: Mutex::default(),
         });
         let app = Router::new().fallback(carry).with_state(Arc::clone(&shared));
@@ -87,6 +99,13 @@ impl Proxy {
         self.shared.seen.lock().unwrap().clone()
     }
 
+    /// The first request since a moment that matches and was answered.
+    pub fn passed(&self, matches: impl Fn(&Access) -> bool, since: Instant) -> Option<Passed> {
+        let all = self.shared.passed.lock().unwrap();
+        let fits = |(access, passed): &&(Access, Passed)| passed.began >= since && matches(access);
+        all.iter().find(fits).map(|(_, passed)| *passed)
+    }
+
     /// From now on, what matches meets a fault; it replaces the rule before.
     pub fn fault(&self, matches: impl Fn(&Access) -> bool + Send + Sync + 'static, fault: Fault) {
         *self.shared.rule.lock().unwrap() = Some((Box::new(matches), fault));
@@ -101,7 +120,8 @@ impl Proxy {
 async fn carry(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let (path, query) = (head.uri.path(), head.uri.query().unwrap_or_default());
-    if let Some(access) = Access::of(head.method.as_str(), path, query) {
+    let access = Access::of(head.method.as_str(), path, query);
+    if let Some(access) = access.clone() {
         let fault = {
             let rule = shared.rule.lock().unwrap();
             rule.as_ref().filter(|(matches, _)| matches(&access)).map(|(_, fault)| *fault)
@@ -119,8 +139,13 @@ async fn carry(State(shared): State<Arc<Shared>>, request: Request) -> Response 
     // kubectl tells no secret over plain HTTP.
     headers.entry(header::AUTHORIZATION).or_insert_with(|| shared.token.clone());
     let to = format!("{}{}", shared.to, head.uri);
+    let began = Instant::now();
     let sent = shared.client.request(head.method, to).headers(headers).body(body).send().await;
     let Ok(answer) = sent else { return refusal(502) };
+    if let Some(access) = access {
+        let passed = Passed { began, answered: Instant::now() };
+        shared.passed.lock().unwrap().push((access, passed));
+    }
     let mut response = Response::builder().status(answer.status());
     if let Some(kept) = response.headers_mut() {
         *kept = without_hops(answer.headers().clone());

@@ -5,6 +5,7 @@ mod change;
 mod external;
 mod faults;
 mod heal;
+mod lock;
 mod share;
 mod shop;
 mod surface;

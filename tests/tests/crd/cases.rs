@@ -279,6 +279,59 @@ pub(crate) const FLEETS: &[(&str, Verdict)] = &[
         "{backend: {docker: {hosts: [{name: h, endpoint: 'tcp://10.0.0.1:2376', tls: {caFile: /a, certFile: /b, keyFile: /c}}]}}}",
         Good,
     ),
+    (
+        "{backend: {docker: {registryAuthSecret: {name: r, key: .dockerconfigjson}, hosts: [{name: h, endpoint: 'tcp://10.0.0.1:2376', tls: {caSecret: {name: t, key: ca.pem}, certSecret: {name: t, key: b}, keySecret: {name: t, key: c}}}]}}}",
+        Good,
+    ),
+    (
+        "{backend: {docker: {hosts: [{name: h, endpoint: 'tcp://10.0.0.1:2376', tls: {caFile: /a, certFile: /b, keySecret: {name: t, key: c}}}]}}}",
+        Good,
+    ),
+    (
+        "{backend: {docker: {hosts: [{name: h, endpoint: 'tcp://10.0.0.1:2376', tls: {caFile: /a, caSecret: {name: t, key: a}, certFile: /b, keyFile: /c}}]}}}",
+        Bad,
+    ),
+    (
+        "{backend: {docker: {hosts: [{name: h, endpoint: 'tcp://10.0.0.1:2376', tls: {caFile: /a, certSecret: {name: t, key: b}}}]}}}",
+        Bad,
+    ),
+    (
+        "{backend: {docker: {registryAuthFile: /a, registryAuthSecret: {name: r, key: a}, hosts: [{name: h, endpoint: 'unix:///a'}]}}}",
+        Bad,
+    ),
+    (
+        "{backend: {docker: {registryAuthSecret: {name: r, key: ..}, hosts: [{name: h, endpoint: 'unix:///a'}]}}}",
+        Bad,
+    ),
+    (
+        "{backend: {docker: {hosts: [{name: h, endpoint: 'unix:///a'}]}}, discovery: {consul: {address: 'http://a:8500', tokenSecret: {name: c, key: t}}}}",
+        Good,
+    ),
+    (
+        "{backend: {docker: {hosts: [{name: h, endpoint: 'unix:///a'}]}}, discovery: {consul: {address: 'http://a:8500', tokenFile: /t, tokenSecret: {name: c, key: t}}}}",
+        Bad,
+    ),
+    (
+        "{backend: {docker: {hosts: [{name: h, endpoint: 'unix:///a'}]}}, discovery: {consul: {servers: 1, tokenSecret: {name: c, key: t}}}}",
+        Bad,
+    ),
+    (
+        "{backend: {marathon: {urls: ['http://a:8080'], auth: {username: u, passwordSecret: {name: m, key: p}}}}}",
+        Beyond(ABILITY),
+    ),
+    (
+        "{backend: {marathon: {urls: ['http://a:8080'], auth: {tokenSecret: {name: m, key: t}}}}}",
+        Beyond(ABILITY),
+    ),
+    ("{backend: {marathon: {urls: ['http://a:8080'], auth: {username: u}}}}", Bad),
+    (
+        "{backend: {marathon: {urls: ['http://a:8080'], auth: {username: u, passwordFile: /p, passwordSecret: {name: m, key: p}}}}}",
+        Bad,
+    ),
+    (
+        "{backend: {marathon: {urls: ['http://a:8080'], auth: {tokenFile: /t, tokenSecret: {name: m, key: t}}}}}",
+        Bad,
+    ),
     ("{backend: {docker: {hosts: []}}}", Bad),
     ("{backend: {}}", Bad),
     ("{backend: {docker: {hosts: [{name: h, endpoint: 'http://a'}]}}}", Bad),

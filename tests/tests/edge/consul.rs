@@ -9,7 +9,7 @@ use evenkeel::clock::Clock;
 use evenkeel::edge::Discovery;
 use evenkeel::edge::consul::{Consul, INSTANCE};
 use evenkeel::model::{
-    ConsulSpec, ConsulTls, FleetName, HostName, InstanceId, OwnerId, Probe, ProbeKind,
+    ConsulSpec, ConsulTls, Credential, FleetName, HostName, InstanceId, OwnerId, Probe, ProbeKind,
     Registration, Registrations, RegistryView, Seen, ServiceName, Slot, SpecHash, Target,
 };
 use evenkeel_tests::consul::{
@@ -30,7 +30,7 @@ fn spec(port: u16) -> ConsulSpec {
     ConsulSpec {
         address: format!("http://127.0.0.1:{port}"),
         agent_port: None,
-        token_file: None,
+        token: None,
         tls: None,
     }
 }
@@ -276,8 +276,8 @@ async fn a_token_is_enough_and_its_absence_is_said() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("token");
     std::fs::write(&file, "not-a-token").unwrap();
-    let token_file = Some(file.to_str().unwrap().to_owned());
-    let consul = driver(&bed, ConsulSpec { token_file, ..spec(port) }, BTreeMap::new());
+    let kept = Some(Credential::File(file.to_str().unwrap().to_owned()));
+    let consul = driver(&bed, ConsulSpec { token: kept, ..spec(port) }, BTreeMap::new());
     let a = registration("h1", 1);
     publish(&consul, std::slice::from_ref(&a));
     until("the refusal is said", async || consul.view().problem.clone()).await;
@@ -322,9 +322,11 @@ async fn over_tls_both_sides_say_who_they_are() {
     bed.single(port, &["-hcl", &config.to_string()]);
 
     let with = |ca: &str, identity: Option<&(String, String)>| {
-        let tls = ConsulTls { ca_file: Some(path(ca)), identity: identity.cloned() };
+        let file = |path: &String| Credential::File(path.clone());
+        let identity = identity.map(|(cert, key)| (file(cert), file(key)));
+        let tls = Box::new(ConsulTls { ca: Some(file(&path(ca))), identity });
         let address = format!("https://127.0.0.1:{port}/");
-        let spec = ConsulSpec { address, agent_port: None, token_file: None, tls: Some(tls) };
+        let spec = ConsulSpec { address, agent_port: None, token: None, tls: Some(tls) };
         driver(&bed, spec, BTreeMap::new())
     };
     let consul = with("ca.pem", Some(&good));

@@ -10,5 +10,6 @@
 mod three_hosts {
     mod consul;
     mod faults;
+    mod marathon;
     mod walk;
 }

@@ -1,6 +1,8 @@
 //! The judge: each promise as a rule over one world and the plan that was made for it, written
 //! without any of the planner's code.
 
+pub(crate) mod fleets;
+pub(crate) mod marathon;
 pub(crate) mod traffic;
 
 use evenkeel::fake::Sim;
@@ -109,7 +111,7 @@ fn judge_service(service: &Service, world: &World, plan: &Plan, now: Time) {
     let alive = |i: &Instance| match i.state {
         State::Created => starting(i),
         State::Exited { .. } => matches!(in_flight(i), Some(Step::Stop { .. })),
-        State::Running | State::Paused | State::Removing => true,
+        State::Running | State::Paused | State::Removing | State::Ending => true,
     };
     let visible = members.iter().filter(|(s, i)| waited_for(*s) && alive(i)).count();
     let unseen_starts = world

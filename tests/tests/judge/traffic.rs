@@ -59,7 +59,7 @@ pub(crate) fn judge(sim: &Sim, world: &World, plan: &Plan) {
 }
 
 /// Whether requests may come through a balancer, as far as the agent can know.
-fn counts(world: &World, front: &BalancerId) -> bool {
+pub(crate) fn counts(world: &World, front: &BalancerId) -> bool {
     // Of one that runs already nobody ever knows that it does not.
     let BalancerId::Container(front) = front else { return true };
     let at = world
@@ -94,14 +94,14 @@ fn silent(sim: &Sim, world: &World, service: &ServiceName) {
     let Some(of) = sim.desired.services.get(service) else { return };
     let silent = world.registry.as_ref().is_some_and(|r| r.seen != Seen::Now);
     assert!(
-        !(silent && of.exposure.registered.is_some()),
+        of.exposure.registered.is_empty() || !silent,
         "promise 5: one of {service} leaves unseen by the registry"
     );
 }
 
 /// Panics when the registry still leads clients to an instance that is stopped, or has not stopped to for long enough.
 fn registry(sim: &Sim, of: &Service, id: &InstanceId, name: &str) {
-    let Some(entry) = sim.registry.entries.get(id).filter(|_| of.exposure.registered.is_some())
+    let Some(entry) = sim.registry.entries.get(id).filter(|_| !of.exposure.registered.is_empty())
     else {
         return;
     };
@@ -111,7 +111,7 @@ fn registry(sim: &Sim, of: &Service, id: &InstanceId, name: &str) {
 /// Whether the registry has every instance of every registered service, and nothing else.
 pub(crate) fn is_registered(sim: &Sim) -> bool {
     let registered =
-        |c: &&Container| sim.desired.services[&c.instance.service].exposure.registered.is_some();
+        |c: &&Container| !sim.desired.services[&c.instance.service].exposure.registered.is_empty();
     let all = sim.hosts.values().flat_map(|h| h.containers.values()).filter(registered);
     let want: BTreeSet<&InstanceId> = all.map(|c| &c.instance.id).collect();
     let ready = |e: &SimEntry| e.target == Target::Ready;

@@ -2,9 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod access;
+mod again;
 mod bad;
+mod credentials;
 mod document;
+mod edge;
 mod leader;
 mod requests;
 mod rig;
+mod stored;
 mod walk;

@@ -28,8 +28,20 @@ async fn nothing_but_its_lease_is_written_while_nothing_happens() {
         (std::mem::replace(&mut last, now) == now).then_some(())
     })
     .await;
-    // Long enough for every watch to end and begin again.
-    throughout(Duration::from_secs(75), async || {
+    let lists = || proxy.seen().iter().filter(|a| a.verb == "list").count();
+    let before = lists();
+    // Long enough for every watch to end and begin again, and to be told that its version is too old.
+    proxy.fault(|a| a.verb == "watch", Fault::Answer(410));
+    throughout(Duration::from_secs(70), async || {
+        assert_eq!(writes(), last, "{:?}", proxy.seen().last());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    })
+    .await;
+    assert!(lists() >= before + 3, "nothing was listed again");
+    proxy.calm();
+    // All connections break at once.
+    rig.server.restart();
+    throughout(Duration::from_secs(10), async || {
         assert_eq!(writes(), last, "{:?}", proxy.seen().last());
         tokio::time::sleep(Duration::from_secs(1)).await;
     })
@@ -67,4 +79,79 @@ async fn what_is_refused_for_a_while_is_done_later() {
     rig.until(&web, "/status/availableReplicas", json!(1)).await;
     assert!(rig.bed.ids(&web).await.values().all(|id| ids.values().any(|i| i == id)));
     assert!(agent.runs());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_that_hangs_is_given_up_and_everything_listed() {
+    let mut rig = Rig::new().await;
+    let proxy = rig.proxy().await;
+    let mut agent = rig.agent();
+    let web = rig.runs("web", 1);
+    // Taken, and never answered: no watch that begins from now on does.
+    proxy.fault(|a| a.verb == "watch", Fault::Hang);
+    rig.server.restart();
+    rig.on(&["scale", "--replicas=2"], &web, &[]);
+    until("it is followed by lists", 2 * LONG, async || {
+        (rig.bed.of(&web).await.len() == 2).then_some(())
+    })
+    .await;
+    rig.on(&["scale", "--replicas=3"], &web, &[]);
+    until("and again", 2 * LONG, async || (rig.bed.of(&web).await.len() == 3).then_some(())).await;
+    let error = agent.status().await.unwrap().source.unwrap().error.unwrap();
+    assert!(error.message.contains("says nothing"), "{}", error.message);
+    proxy.calm();
+    until("all is well again", 2 * LONG, async || {
+        agent.status().await?.source?.error.is_none().then_some(())
+    })
+    .await;
+    assert!(agent.runs());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_that_goes_takes_what_runs_with_it_though_nothing_more_can_be_made_there() {
+    let mut rig = Rig::new().await;
+    let proxy = rig.proxy().await;
+    let mut agent = rig.agent();
+    let (web, api) = (rig.runs("web", 2), rig.runs("api", 1));
+    // As the API server answers in a namespace that is being deleted; what is there is deleted by a controller.
+    proxy.fault(
+        |a| a.verb == "create" && a.namespace.as_deref() == Some("shop"),
+        Fault::Answer(403),
+    );
+    let all = ["delete", "-n", "shop", "--wait=false", "--all", "scalingservices"];
+    rig.server.run(&all);
+    rig.emptied(&web).await;
+    rig.emptied(&api).await;
+    until("the objects are gone", LONG, async || rig.get(&web).is_null().then_some(())).await;
+    assert!(agent.runs());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn others_may_own_the_fields_that_they_apply() {
+    let rig = Rig::new().await;
+    let _agent = rig.agent();
+    let web = rig.bed.service("web", 1);
+    let apply = |manager: &str, text: &str, more: &[&str]| {
+        let manager = format!("--field-manager={manager}");
+        let args = ["apply", "--server-side", &manager, "-n", "shop", "-f", "-"];
+        rig.server.fed(&[&args[..], more].concat(), text)
+    };
+    assert!(apply("one", &web.to_string(), &[]).status.success());
+    rig.ready(&web);
+    // Two people who apply the same object disagree with each other, never with the controller.
+    let two = apply("two", &web.replicas(2).to_string(), &[]);
+    let said = String::from_utf8_lossy(&two.stderr).into_owned();
+    assert!(!two.status.success() && said.contains("conflict with \"one\""), "{said}");
+    assert!(!said.contains("\"evenkeel\""), "{said}");
+    assert!(apply("two", &web.replicas(2).to_string(), &["--force-conflicts"]).status.success());
+    rig.until(&web, "/status/availableReplicas", json!(2)).await;
+    // Who applies a status as their own is put right, and does not keep the controller from its own.
+    let status = format!(
+        "apiVersion: evenkeel.dev/v1alpha1\nkind: ScalingService\nmetadata: {{name: {}}}\nstatus: {{replicas: 9}}\n",
+        web.name
+    );
+    let theirs = apply("two", &status, &["--subresource=status", "--force-conflicts"]);
+    assert!(theirs.status.success(), "{}", String::from_utf8_lossy(&theirs.stderr));
+    rig.until(&web, "/status/replicas", json!(2)).await;
+    rig.quiet(&web, Duration::from_secs(3)).await;
 }

@@ -24,6 +24,7 @@ TOY_UNHEALTHY=1             /healthz answers 503
 TOY_UNHEALTHY_AFTER=5s      the same, after a while
 TOY_CRASH_AFTER=1s          exit 1 after a while
 TOY_IGNORE_TERM=1           do not stop when asked to
+TOY_LINGER=2s               go on for a while when asked to stop
 
 POST /control?slow=500ms | slow=0 | unhealthy | healthy | crash | exit=0   (joined with &)";
 

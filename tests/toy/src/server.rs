@@ -45,7 +45,12 @@ pub(crate) async fn run(settings: Settings) -> io::Result<u8> {
     let listener =
         TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, settings.port))).await?;
     say(&settings, &format!("listening on port {}", settings.port));
-    serve(listener, settings, stop.asked()).await
+    let linger = settings.linger;
+    let told = async move {
+        stop.asked().await;
+        sleep(linger).await;
+    };
+    serve(listener, settings, told).await
 }
 
 /// Serves `listener` until `stop` completes, then finishes what is in flight.

@@ -16,6 +16,7 @@ pub(crate) struct Settings {
     pub(crate) unhealthy_after: Option<Duration>,
     pub(crate) crash_after: Option<Duration>,
     pub(crate) ignore_term: bool,
+    pub(crate) linger: Duration,
 }
 
 impl Settings {
@@ -49,6 +50,7 @@ impl Settings {
             unhealthy_after: span("TOY_UNHEALTHY_AFTER")?,
             crash_after: span("TOY_CRASH_AFTER")?,
             ignore_term: flag("TOY_IGNORE_TERM")?,
+            linger: span("TOY_LINGER")?.unwrap_or_default(),
         })
     }
 }
@@ -106,6 +108,7 @@ mod tests {
             ("TOY_UNHEALTHY_AFTER", "5s"),
             ("TOY_CRASH_AFTER", "1m"),
             ("TOY_IGNORE_TERM", "true"),
+            ("TOY_LINGER", "3s"),
         ])
         .unwrap();
         let expect = Settings {
@@ -120,6 +123,7 @@ mod tests {
             unhealthy_after: Some(Duration::from_secs(5)),
             crash_after: Some(Duration::from_secs(60)),
             ignore_term: true,
+            linger: Duration::from_secs(3),
         };
         assert_eq!(settings, expect);
     }

@@ -13,7 +13,7 @@ use futures::StreamExt;
 use super::connect::{Engine, READ, WRITE, limited};
 use super::errors::{CallError, line};
 use super::host::Host;
-use super::images::config_path;
+use super::images;
 use super::labels::{Identity, Me, Whose};
 use super::session::inspect;
 use super::spec;
@@ -45,6 +45,7 @@ pub(super) async fn apply(host: &Arc<Host>, step: &Step) -> Result<(), PortError
         Step::Admit { .. } | Step::Withdraw { .. } => {
             Err(on.error(Remedy::Hold, "a Docker host has no traffic layer"))
         }
+        Step::App(_) => Err(on.error(Remedy::Hold, "a Docker host has no apps")),
     };
     host.kick.notify_one();
     if let Err(e) = &result {
@@ -84,7 +85,9 @@ impl On<'_> {
         if let Err(e) = &made
             && e.wants_image()
         {
-            let config = config_path(self.host.shared.config.registry_auth.as_ref());
+            let spec = self.host.spec();
+            let given = self.host.shared.config.registry_auth.as_ref();
+            let config = images::config(spec.registry_auth.as_ref(), given);
             let pulled = self.host.pulls.ensure(&self.engine, &it.spec.image, config).await;
             pulled.map_err(|e| PortError::new(&*self.doing, e.remedy, e))?;
             made = self.engine.post::<Created>(&path, &body).await;

@@ -63,7 +63,7 @@ impl Engine {
             .build(dial);
         let host = match endpoint {
             Endpoint::Tcp { authority, .. } => authority.as_str(),
-            Endpoint::Unix { .. } | Endpoint::Ssh { .. } => "docker",
+            Endpoint::Unix { .. } | Endpoint::Ssh { .. } | Endpoint::Marathon => "docker",
         };
         let base = format!("http://{host}");
         let through = http.clone();

@@ -19,7 +19,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio_rustls::TlsConnector;
 
-use crate::model::{Endpoint, Tls};
+use crate::credential;
+use crate::model::{Credential, Endpoint, Tls};
 
 /// Time to make a connection; ssh has its own handshakes to do.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -55,6 +56,7 @@ impl Dial {
             Endpoint::Ssh { authority } => {
                 Target::Ssh { program: ssh.into(), arguments: ssh_arguments(authority)? }
             }
+            Endpoint::Marathon => return Err(io::Error::other("Marathon is no Docker Engine")),
         };
         Ok(Self(Arc::new(target)))
     }
@@ -143,30 +145,30 @@ fn ssh_arguments(authority: &str) -> io::Result<Vec<String>> {
 }
 
 async fn connector(files: &Tls) -> io::Result<TlsConnector> {
-    let Tls { ca_file, cert_file, key_file } = files;
-    let read = async |path: &String| {
-        tokio::fs::read(path)
-            .await
-            .map_err(|e| io::Error::new(e.kind(), format!("cannot read {path}: {e}")))
+    let Tls { ca, cert, key } = files;
+    let read = async |what: &Credential| {
+        let read = credential::read(what).await;
+        read.map_err(|e| io::Error::new(e.kind(), format!("cannot read {what}: {e}")))
     };
-    let certificates = |path: &String, pem: &[u8]| -> io::Result<Vec<CertificateDer<'static>>> {
-        let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-        all.ok()
-            .filter(|certs| !certs.is_empty())
-            .ok_or_else(|| io::Error::other(format!("{path} holds no PEM certificate")))
-    };
+    let certificates =
+        |what: &Credential, pem: &[u8]| -> io::Result<Vec<CertificateDer<'static>>> {
+            let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+            all.ok()
+                .filter(|certs| !certs.is_empty())
+                .ok_or_else(|| io::Error::other(format!("{what} holds no PEM certificate")))
+        };
     let mut roots = rustls::RootCertStore::empty();
-    for ca in certificates(ca_file, &read(ca_file).await?)? {
-        roots.add(ca).map_err(|e| io::Error::other(format!("{ca_file}: {e}")))?;
+    for one in certificates(ca, &read(ca).await?)? {
+        roots.add(one).map_err(|e| io::Error::other(format!("{ca}: {e}")))?;
     }
-    let chain = certificates(cert_file, &read(cert_file).await?)?;
-    let key = PrivateKeyDer::from_pem_slice(&read(key_file).await?)
-        .map_err(|_| io::Error::other(format!("{key_file} holds no PEM key")))?;
+    let chain = certificates(cert, &read(cert).await?)?;
+    let private = PrivateKeyDer::from_pem_slice(&read(key).await?)
+        .map_err(|_| io::Error::other(format!("{key} holds no PEM key")))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .and_then(|b| b.with_root_certificates(roots).with_client_auth_cert(chain, key))
-        .map_err(|e| io::Error::other(format!("{cert_file} and {key_file}: {e}")))?;
+        .and_then(|b| b.with_root_certificates(roots).with_client_auth_cert(chain, private))
+        .map_err(|e| io::Error::other(format!("{cert} and {key}: {e}")))?;
     Ok(TlsConnector::from(Arc::new(config)))
 }
 

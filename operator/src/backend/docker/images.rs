@@ -1,7 +1,7 @@
 //! Getting an image onto a host. Starts that wait for one image on one host share one pull.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use super::errors::CallError;
 use super::lock;
 use super::registry::{DockerConfigFile, registry_of};
 use crate::error::Remedy;
+use crate::model::Credential;
 
 /// A pull that says nothing for so long has stalled. There is no limit to the whole of it.
 const STALL: Duration = Duration::from_secs(120);
@@ -41,13 +42,13 @@ impl Pulls {
         &self,
         engine: &Engine,
         image: &str,
-        config: Option<PathBuf>,
+        config: Option<Credential>,
     ) -> Result<(), PullError> {
         let pull = {
             let mut pulls = lock(&self.0);
             let begin = || {
                 let (engine, image) = (engine.clone(), image.to_owned());
-                async move { pull(&engine, &image, config.as_deref()).await }.boxed().shared()
+                async move { pull(&engine, &image, config.as_ref()).await }.boxed().shared()
             };
             pulls.entry(image.to_owned()).or_insert_with(begin).clone()
         };
@@ -75,10 +76,10 @@ fn reference(image: &str) -> (&str, &str) {
     }
 }
 
-async fn pull(engine: &Engine, image: &str, config: Option<&Path>) -> Result<(), PullError> {
+async fn pull(engine: &Engine, image: &str, config: Option<&Credential>) -> Result<(), PullError> {
     let fail = |why: String, remedy| PullError { image: image.into(), why, remedy };
     let credentials = match config {
-        Some(path) => DockerConfigFile::read(path)
+        Some(config) => DockerConfigFile::of(config)
             .await
             .map_err(|e| fail(e, Remedy::Hold))?
             .credentials(image)
@@ -133,9 +134,10 @@ impl std::fmt::Debug for Pulls {
     }
 }
 
-/// The configuration file to use: as given, else where the docker command keeps it.
-pub(super) fn config_path(given: Option<&PathBuf>) -> Option<PathBuf> {
-    given.cloned().or_else(super::registry::default_path)
+/// The configuration to use: of the host, else as given, else where the docker command keeps it.
+pub(super) fn config(host: Option<&Credential>, given: Option<&PathBuf>) -> Option<Credential> {
+    let file = || given.cloned().or_else(super::registry::default_path);
+    host.cloned().or_else(|| Some(Credential::File(file()?.display().to_string())))
 }
 
 #[cfg(test)]

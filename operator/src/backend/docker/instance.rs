@@ -153,7 +153,7 @@ impl Ours {
         let published = self.tcp.iter().find(|(inside, _)| *inside == port).map(|(_, p)| *p);
         let name = &self.name;
         let far = match (&host.endpoint, &host.address) {
-            (Endpoint::Unix { .. }, None) => None,
+            (Endpoint::Unix { .. } | Endpoint::Marathon, None) => None,
             (_, Some(address)) => Some(address.as_str()),
             (Endpoint::Tcp { authority, .. } | Endpoint::Ssh { authority }, None) => {
                 Some(host_of(authority))

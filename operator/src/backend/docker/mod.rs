@@ -120,9 +120,11 @@ impl Backend for DockerBackend {
         let wanted = &watch.fleet.hosts;
         let mut changed = false;
         by_name.retain(|name, (host, task)| {
-            // Another endpoint is another engine: nothing that was seen there holds here.
+            // Nothing that was seen of another engine holds here. Of the same one it does, whatever certificate we show.
             let stays = same_fleet
-                && wanted.get(name).is_some_and(|new| new.endpoint == host.spec().endpoint);
+                && wanted
+                    .get(name)
+                    .is_some_and(|new| new.endpoint.is_same_engine(&host.spec().endpoint));
             if !stays {
                 task.abort();
                 changed = true;

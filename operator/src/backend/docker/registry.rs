@@ -11,6 +11,8 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::model::Credential;
+
 /// No configuration or answer of a helper is read beyond this.
 const MOST: u64 = 1 << 20;
 /// Time for a credential helper to answer.
@@ -89,6 +91,19 @@ fn bare(key: &str) -> &str {
 }
 
 impl DockerConfigFile {
+    /// What a file or a secret says.
+    pub(super) async fn of(config: &Credential) -> Result<Self, String> {
+        match config {
+            Credential::File(path) => Self::read(Path::new(path)).await,
+            Credential::Secret { value, .. } => {
+                let said = Self::parse(value.reveal().as_bytes());
+                let auths = said.map_err(|e| format!("{config} {e}"))?.auths;
+                // Who may write a secret may not have programs run here.
+                Ok(Self { auths, ..Self::default() })
+            }
+        }
+    }
+
     /// Reads the file; one that is not there is an empty one.
     pub(super) async fn read(path: &Path) -> Result<Self, String> {
         let file = match tokio::fs::File::open(path).await {

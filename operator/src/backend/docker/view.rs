@@ -132,6 +132,7 @@ impl Live {
             published: o.published.clone(),
             bindings: o.tcp.clone(),
             networks: o.networks.clone(),
+            at: None,
             traffic: Traffic::None,
         };
         HostView {
@@ -141,6 +142,8 @@ impl Live {
             foreign_names: self.foreign.values().filter_map(|f| f.name.clone()).collect(),
             foreign_ports: self.foreign.values().flat_map(|f| f.ports.iter().copied()).collect(),
             networks: self.networks.clone(),
+
+            apps: BTreeMap::new(),
         }
     }
 

@@ -5,19 +5,16 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::credential;
+use crate::error::{PortError, Remedy};
+use crate::model::{ConsulSpec, Credential};
 use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Client, Method, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::io::AsyncReadExt;
-
-use crate::error::{PortError, Remedy};
-use crate::model::ConsulSpec;
 
 /// The longest answer that is read.
 const LONGEST_ANSWER: usize = 32 << 20;
-/// The longest token or PEM file.
-const LONGEST_FILE: u64 = 1 << 20;
 /// As much of a refusal is shown.
 const SHOWN: usize = 200;
 const CONNECT: Duration = Duration::from_secs(2);
@@ -29,9 +26,9 @@ pub(super) const CALL: Duration = Duration::from_secs(5);
 pub(super) enum CallError {
     #[error("consul's address {0:?} is no http or https URL")]
     Address(String),
-    #[error("cannot read {path}")]
+    #[error("cannot read {what}")]
     File {
-        path: String,
+        what: String,
         #[source]
         source: std::io::Error,
     },
@@ -205,11 +202,33 @@ impl Http {
         query: &[(&str, &str)],
         body: Option<&(impl Serialize + Sync)>,
     ) -> Result<(), CallError> {
+        self.put_asked(base, path, query, body).await.map(|_| ())
+    }
+
+    /// The same where the answer counts.
+    pub(super) async fn put_for<T: DeserializeOwned>(
+        &self,
+        base: &Base,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Option<&(impl Serialize + Sync)>,
+    ) -> Result<T, CallError> {
+        let asked = self.put_asked(base, path, query, body).await?;
+        Ok(read(base, &asked)?.body)
+    }
+
+    async fn put_asked(
+        &self,
+        base: &Base,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Option<&(impl Serialize + Sync)>,
+    ) -> Result<Asked, CallError> {
         let body = body.map(serde_json::to_vec).transpose();
         let body =
             body.map_err(|e| CallError::Strange { at: base.to_string(), why: e.to_string() });
         let asked = self.ask(Method::PUT, base, path, query, body?, CALL).await?;
-        if asked.status.is_success() { Ok(()) } else { Err(refused(base, &asked)) }
+        if asked.status.is_success() { Ok(asked) } else { Err(refused(base, &asked)) }
     }
 
     async fn ask(
@@ -225,8 +244,8 @@ impl Http {
         let client = self.client().await?;
         let mut request = client.request(method, base.join(path, query)).timeout(within);
         if let Some(token) = &token {
-            let mut value = HeaderValue::from_str(token)
-                .map_err(|_| CallError::Token(self.spec.token_file.clone().unwrap_or_default()))?;
+            let named = || self.spec.token.as_ref().map(ToString::to_string).unwrap_or_default();
+            let mut value = HeaderValue::from_str(token).map_err(|_| CallError::Token(named()))?;
             value.set_sensitive(true);
             request = request.header("X-Consul-Token", value);
         }
@@ -253,11 +272,11 @@ impl Http {
 
     /// Read at every call: it is a short file, and may be renewed at any time.
     async fn token(&self) -> Result<Option<String>, CallError> {
-        let Some(path) = &self.spec.token_file else { return Ok(None) };
-        let text = file(path).await?;
-        let text = String::from_utf8(text).map_err(|_| CallError::Token(path.clone()))?;
-        let token = text.trim();
-        if token.is_empty() { Err(CallError::Token(path.clone())) } else { Ok(Some(token.into())) }
+        let Some(token) = &self.spec.token else { return Ok(None) };
+        let no_token = || CallError::Token(token.to_string());
+        let text = String::from_utf8(read_all(token).await?).map_err(|_| no_token())?;
+        let text = text.trim();
+        if text.is_empty() { Err(no_token()) } else { Ok(Some(text.into())) }
     }
 
     async fn client(&self) -> Result<Client, CallError> {
@@ -280,30 +299,27 @@ async fn build(spec: &ConsulSpec) -> Result<Client, CallError> {
         .connect_timeout(CONNECT)
         .user_agent(concat!("evenkeel/", env!("CARGO_PKG_VERSION")));
     if let Some(files) = &spec.tls {
-        if let Some(path) = &files.ca_file {
-            let certificates = reqwest::Certificate::from_pem_bundle(&file(path).await?);
+        if let Some(ca) = &files.ca {
+            let certificates = reqwest::Certificate::from_pem_bundle(&read_all(ca).await?);
             let certificates = certificates.map_err(tls)?;
             if certificates.is_empty() {
-                return Err(CallError::Tls(format!("{path} holds none")));
+                return Err(CallError::Tls(format!("{ca} holds none")));
             }
             builder = builder.tls_certs_only(certificates);
         }
         if let Some((certificate, key)) = &files.identity {
-            let mut pem = file(certificate).await?;
+            let mut pem = read_all(certificate).await?;
             pem.push(b'\n');
-            pem.extend(file(key).await?);
+            pem.extend(read_all(key).await?);
             builder = builder.identity(reqwest::Identity::from_pem(&pem).map_err(tls)?);
         }
     }
     builder.build().map_err(tls)
 }
 
-async fn file(path: &str) -> Result<Vec<u8>, CallError> {
-    let failed = |source| CallError::File { path: path.to_owned(), source };
-    let mut bytes = Vec::new();
-    let file = tokio::fs::File::open(path).await.map_err(failed)?;
-    file.take(LONGEST_FILE).read_to_end(&mut bytes).await.map_err(failed)?;
-    Ok(bytes)
+async fn read_all(credential: &Credential) -> Result<Vec<u8>, CallError> {
+    let failed = |source| CallError::File { what: credential.to_string(), source };
+    credential::read(credential).await.map_err(failed)
 }
 
 fn read<T: DeserializeOwned>(base: &Base, asked: &Asked) -> Result<Answer<T>, CallError> {

@@ -10,6 +10,7 @@ mod catalog;
 mod diff;
 mod entry;
 mod http;
+pub mod lock;
 mod wire;
 
 #[cfg(test)]

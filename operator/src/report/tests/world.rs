@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::super::*;
 use crate::model::{
-    Endpoint, EnvValue, EnvVar, FieldChange, HealthState, HostSpec, HostState, HostView, Instance,
-    InstanceId, InstanceSpec, Keep, Limits, Placement, Reason, Resources, Rollout, Secret, Seen,
-    Service, ServiceStatus, Slot, SpecHash, Start, State as Life, Step, Subject, Termination,
-    Traffic, Waiting, Why,
+    AppClaim, Endpoint, EnvValue, EnvVar, FieldChange, HealthState, HostSpec, HostState, HostView,
+    Instance, InstanceId, InstanceSpec, Keep, Limits, Placement, Reason, Resources, Rollout,
+    Secret, Seen, Service, ServiceStatus, Slot, SpecHash, Start, State as Life, Step, Subject,
+    Termination, Traffic, Waiting, Why,
 };
 
 pub(super) const SECRET: &str = "hunter2-and-more";
@@ -61,6 +61,9 @@ pub(super) fn service(name: &str, replicas: u32, image: &str, hash: u64) -> Arc<
         termination: Termination::default(),
         replace_after: Duration::from_secs(20),
         keep: Keep::Healthiest,
+        placements: BTreeMap::new(),
+        app: AppClaim::default(),
+        shifting: None,
         suspend: false,
         routed: false,
         exposure: crate::model::Exposure::default(),
@@ -73,7 +76,14 @@ pub(super) fn fleet() -> Arc<Fleet> {
         let labels = [("zone".to_owned(), "a".to_owned())].into();
         (
             host(name),
-            Arc::new(HostSpec { name: host(name), endpoint, address: None, labels, state }),
+            Arc::new(HostSpec {
+                name: host(name),
+                endpoint,
+                address: None,
+                labels,
+                state,
+                registry_auth: None,
+            }),
         )
     };
     Arc::new(Fleet {
@@ -87,6 +97,7 @@ pub(super) fn fleet() -> Arc<Fleet> {
             ),
         ]
         .into(),
+        marathon: None,
         limits: Limits::default(),
         registry: None,
         approved_prune: None,
@@ -113,6 +124,7 @@ pub(super) fn instance(
         published: vec![8080],
         bindings: vec![(80, 8080)],
         networks: vec![],
+        at: None,
         traffic: Traffic::Serving { up: true },
     }
 }
@@ -215,6 +227,7 @@ pub(super) fn pass() -> PassReport {
         balancers: [].into(),
         registry: None,
         voters: None,
+        elsewhere: crate::model::Elsewhere::default(),
     };
     let wait = |subject, why, until| Waiting { subject, why, until };
     let plan = Plan {

@@ -117,7 +117,11 @@ fn revisions(s: &ServiceView) -> String {
 
 fn head(status: &StatusView, colour: bool, out: &mut String) {
     let a = &status.agent;
-    let standby = if a.standby { " · standing by" } else { "" };
+    let standby = match &a.held_back {
+        Some(why) => format!(" · does not act: {}", clean(why)),
+        None if a.standby => " · standing by".to_owned(),
+        None => String::new(),
+    };
     let up = age(a.now.0.since(a.started.0));
     let _ = writeln!(
         out,

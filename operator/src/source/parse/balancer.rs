@@ -11,10 +11,10 @@ use super::form;
 use super::lower::{Lowering, lower_placement};
 use crate::edge::{self, Boot, keepalived};
 use crate::model::{
-    ACCESS_LOG, Amount, Balancer, BalancerKind, Certificate, Exposure, External, File, FleetName,
-    Fragments, InstanceSpec, Keep, Listener, ListenerProtocol, Mount, MountSource, OnFailure,
-    OwnFile, Placement, Port, Probe, ProbeKind, Protocol, Resources, Rollout, Secret, Service,
-    ServiceName, Socket, SpecHash, Termination,
+    ACCESS_LOG, Amount, AppClaim, Balancer, BalancerKind, Certificate, Exposure, External, File,
+    FleetName, Fragments, InstanceSpec, Keep, Listener, ListenerProtocol, Mount, MountSource,
+    OnFailure, OwnFile, Placement, Port, Probe, ProbeKind, Protocol, Resources, Rollout, Secret,
+    Service, ServiceName, Socket, SpecHash, Termination,
 };
 
 /// How a balancer's containers change: one at a time, and never two on the same published port.
@@ -150,6 +150,9 @@ impl Lowering<'_> {
             },
             replace_after: REPLACE_AFTER,
             keep: Keep::Healthiest,
+            placements: BTreeMap::new(),
+            app: AppClaim::default(),
+            shifting: None,
             suspend: false,
             routed: false,
             exposure: Exposure::default(),

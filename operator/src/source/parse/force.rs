@@ -11,7 +11,7 @@ use super::document::{Id, Meaning, Object, Ready, restore};
 use super::node::{Flaw, Pos, meant};
 use super::ports::{self, Claim};
 use super::secret::Of;
-use super::{Context, form, implied, leave, lower, problem, routes};
+use super::{Context, form, implied, leave, lower, platform, problem, routes};
 use crate::model::{
     Balancer, BalancerKind, Endpoint, Fleet, FleetName, HOST_LABEL, HostSpec, Port, Problem,
     Removal, Routing, Service, ServiceName,
@@ -226,11 +226,13 @@ impl<'a> Force<'a> {
         }
         // A fleet whose document is gone while services still run on it is not gone.
         for (_, service, _) in self.services() {
-            let id = fleet_id(&service.fleet);
-            let implied = service.fleet.as_str() == DEFAULT_FLEET && !self.was_defined(&id);
-            if !implied && !self.entries.contains_key(&id) {
-                let ready = self.last_good(&id);
-                self.entries.insert(id, Entry::absent(ready));
+            for name in service.fleets() {
+                let id = fleet_id(name);
+                let implied = name.as_str() == DEFAULT_FLEET && !self.was_defined(&id);
+                if !implied && !self.entries.contains_key(&id) {
+                    let ready = self.last_good(&id);
+                    self.entries.insert(id, Entry::absent(ready));
+                }
             }
         }
         // Of an emptied source the fleets stay: nothing is removed on the strength of it, and somebody
@@ -255,11 +257,12 @@ impl<'a> Force<'a> {
             fleets.extend(default.clone().map(|fleet| (fleet.name.clone(), fleet)));
         }
         for (_, service, _) in self.services() {
-            let name = &service.fleet;
-            let is_default = !self.entries.contains_key(&fleet_id(name));
-            let fleet = self.fleet(name).or_else(|| default.clone().filter(|_| is_default));
-            if let Some(fleet) = fleet {
-                fleets.insert(name.clone(), fleet);
+            for name in service.fleets() {
+                let is_default = !self.entries.contains_key(&fleet_id(name));
+                let fleet = self.fleet(name).or_else(|| default.clone().filter(|_| is_default));
+                if let Some(fleet) = fleet {
+                    fleets.insert(name.clone(), fleet);
+                }
             }
         }
         for entry in self.entries.values() {
@@ -295,9 +298,18 @@ impl<'a> Force<'a> {
         }
     }
 
-    /// Whether a new service fits the fleet that it names; tells why not.
+    /// Whether a new service fits the fleets that it names; tells why not.
     fn fits(&mut self, id: &Id, service: &Service, default: Option<&Arc<Fleet>>) -> bool {
-        let name = &service.fleet;
+        service.fleets().all(|name| self.fits_on(name, id, service, default))
+    }
+
+    fn fits_on(
+        &mut self,
+        name: &FleetName,
+        id: &Id,
+        service: &Service,
+        default: Option<&Arc<Fleet>>,
+    ) -> bool {
         let defined = self.entries.get(&fleet_id(name)).map(|_| self.fleet(name));
         let fleet = match (defined, default) {
             (Some(Some(fleet)), _) => fleet,
@@ -328,6 +340,13 @@ impl<'a> Force<'a> {
                 return false;
             }
         };
+        if fleet.marathon.is_some() {
+            let misfit = platform::misfit(service, &fleet);
+            if let Some((path, message, hint)) = &misfit {
+                self.tell(id, path, format!("{path}: {message}"), Some((*hint).into()));
+            }
+            return misfit.is_none();
+        }
         let constraints = &service.placement.constraints;
         let alone = constraints.iter().position(|c| !fleet.hosts.values().any(|h| c.holds(h)));
         let together = fleet.hosts.values().any(|h| constraints.iter().all(|c| c.holds(h)));
@@ -523,7 +542,7 @@ impl<'a> Force<'a> {
                 }
                 Meaning::Fleet(_) => None,
             });
-            let service = service.filter(|s| out.fleets.contains_key(&s.fleet));
+            let service = service.filter(|s| s.fleets().all(|f| out.fleets.contains_key(f)));
             // Neither in force nor held would mean: to be removed.
             if !entry.leaving && (entry.held || service.is_none()) {
                 out.held.insert(name.clone());

@@ -219,6 +219,7 @@ pub(super) fn engine(endpoint: &Endpoint) -> String {
         Endpoint::Unix { path } => format!("unix://{path}"),
         Endpoint::Tcp { authority, .. } => format!("tcp://{authority}"),
         Endpoint::Ssh { authority } => format!("ssh://{authority}"),
+        Endpoint::Marathon => "marathon".to_owned(),
     }
 }
 

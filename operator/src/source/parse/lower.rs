@@ -11,6 +11,7 @@ use std::time::Duration;
 use evenkeel_crds as api;
 
 use super::Context;
+use super::credential::Pems;
 use super::form;
 use super::node::{Flaw, Node, meant};
 use super::secret::Secrets;
@@ -85,6 +86,7 @@ impl Lowering<'_> {
         let api::ScalingServiceSpec {
             fleet,
             replicas,
+            placements,
             image,
             command,
             args,
@@ -100,9 +102,11 @@ impl Lowering<'_> {
             rollout,
             termination,
             on_host_lost,
+            marathon,
             suspend,
         } = spec;
-        let fleet = FleetName::new(&fleet).map_err(|e| self.flaw("spec.fleet", e)).ok()?;
+        let (fleet, placements) = self.parts(&fleet, replicas, placements)?;
+        let app = self.app(marathon);
         self.judge("spec.image", form::image(&image));
         let most_on_a_host = placement.max_per_host.unwrap_or(replicas).min(replicas);
         let ports = self.ports(ports, most_on_a_host);
@@ -127,6 +131,8 @@ impl Lowering<'_> {
             name,
             fleet,
             replicas,
+            placements,
+            app,
             hash: SpecHash::of(self.owner, &spec),
             spec: Arc::new(spec),
             probe,
@@ -140,6 +146,7 @@ impl Lowering<'_> {
                 api::KeepOnReturn::Healthiest => Keep::Healthiest,
             },
             suspend,
+            shifting: None,
             routed: false, // told once it is known which of its routes can be
             exposure,
             document,
@@ -402,16 +409,21 @@ impl Lowering<'_> {
         approved_prune: Option<String>,
     ) -> Fleet {
         let api::FleetSpec { backend, discovery, limits } = spec;
-        let api::Backend { docker, marathon: _ } = backend; // marathon: see `unsupported`
+        let api::Backend { docker, marathon } = backend;
         let api::FleetLimits { prune, disruption, parallel_starts_per_host } = limits;
         let api::PruneLimits { max_percent } = prune;
         let api::DisruptionLimits { max_instances_per_hour } = disruption;
         let mut hosts = BTreeMap::new();
         let mut engines: BTreeMap<String, HostName> = BTreeMap::new();
-        let given = docker.into_iter().flat_map(|api::DockerBackend { hosts }| hosts);
-        for (index, host) in given.enumerate() {
+        let (given, registry_auth) = docker.map_or_else(Default::default, |docker| {
+            let api::DockerBackend { hosts, registry_auth_file, registry_auth_secret } = docker;
+            let at = "spec.backend.docker.registryAuth";
+            (hosts, self.credential(at, registry_auth_file, registry_auth_secret))
+        });
+        for (index, host) in given.into_iter().enumerate() {
             let at = format!("spec.backend.docker.hosts[{index}]");
-            let Some(host) = self.host(host, &at) else { continue };
+            let Some(mut host) = self.host(host, &at) else { continue };
+            host.registry_auth.clone_from(&registry_auth);
             if let Some(other) = engines.get(&form::engine(&host.endpoint)) {
                 let message = format!("the same engine as the host {other} has");
                 self.flaw(&format!("{at}.endpoint"), message);
@@ -419,6 +431,11 @@ impl Lowering<'_> {
             engines.insert(form::engine(&host.endpoint), host.name.clone());
             hosts.insert(host.name.clone(), Arc::new(host));
         }
+        let marathon = marathon.and_then(|marathon| self.marathon(marathon));
+        let marathon = marathon.map(|(cluster, host)| {
+            hosts.insert(host.name.clone(), Arc::new(host));
+            cluster
+        });
         let limits = Limits {
             prune_max_percent: u32::from(max_percent),
             disruptions_per_hour: max_instances_per_hour,
@@ -426,7 +443,7 @@ impl Lowering<'_> {
         };
         let registry =
             discovery.and_then(|api::Discovery { consul }| self.registry(&name, &hosts, consul));
-        Fleet { name, hosts, limits, registry, approved_prune }
+        Fleet { name, hosts, marathon, limits, registry, approved_prune }
     }
 
     fn host(&mut self, host: api::DockerHost, at: &str) -> Option<HostSpec> {
@@ -445,18 +462,23 @@ impl Lowering<'_> {
             }
         };
         if let (Endpoint::Tcp { tls: files, .. }, Some(tls)) = (&mut endpoint, tls) {
-            let api::ClientTls { ca_file, cert_file, key_file } = tls;
-            for (field, file) in
-                [("caFile", &ca_file), ("certFile", &cert_file), ("keyFile", &key_file)]
-            {
-                if let Some(file) = file {
-                    self.judge(&format!("{at}.tls.{field}"), form::path(file));
+            let at = format!("{at}.tls");
+            let told = self.flaws.len();
+            match self.pems(&at, tls) {
+                Pems { ca: Some(ca), cert: Some(cert), key: Some(key) } => {
+                    *files = Some(Tls { ca, cert, key });
                 }
-            }
-            // Anything less is refused; see `unsupported`.
-            if let (Some(ca_file), Some(cert_file), Some(key_file)) = (ca_file, cert_file, key_file)
-            {
-                *files = Some(Tls { ca_file, cert_file, key_file });
+                Pems { .. } if self.flaws.len() > told => {}
+                Pems { .. } => {
+                    self.flaw(
+                        &at,
+                        "TLS to an engine needs an authority, a certificate and a key yet",
+                    );
+                    self.hint(
+                        "give caFile, certFile and keyFile, or caSecret, certSecret and keySecret"
+                            .into(),
+                    );
+                }
             }
         }
         let state = match state {
@@ -464,7 +486,7 @@ impl Lowering<'_> {
             api::HostState::Cordoned => HostState::Cordoned,
             api::HostState::Draining => HostState::Draining,
         };
-        Some(HostSpec { name, endpoint, address, labels, state })
+        Some(HostSpec { name, endpoint, address, labels, state, registry_auth: None })
     }
 }
 
@@ -501,10 +523,12 @@ pub(super) fn default_fleet(endpoint: &Endpoint) -> Option<Fleet> {
         address: None,
         labels: BTreeMap::new(),
         state: HostState::Active,
+        registry_auth: None,
     };
     Some(Fleet {
         name: FleetName::of_default(),
         hosts: BTreeMap::from([(name, Arc::new(host))]),
+        marathon: None,
         limits: Limits::default(),
         registry: None,
         approved_prune: None,

@@ -5,11 +5,11 @@
 //! their order. Reading has limits everywhere, since anyone who can commit can write here.
 //!
 //! The way of a document: `yaml` (bytes to values with places) → `document` (whose is it) →
-//! `schema` (is it well-formed) → `unsupported` (can this version do it) → `lower` (what does it
-//! mean) → `force` (what do all of them mean together, and what stays of the last revision).
+//! `schema` (is it well-formed) → `lower` (what does it mean) → `force` (what do all of them mean together, and what stays of the last revision).
 
 mod applied;
 mod balancer;
+mod credential;
 mod document;
 mod force;
 mod form;
@@ -17,13 +17,14 @@ mod implied;
 mod leave;
 mod lower;
 mod node;
+mod platform;
 mod ports;
 mod registry;
 mod render;
 mod routes;
 mod schema;
 mod secret;
-mod unsupported;
+mod share;
 mod yaml;
 
 #[cfg(test)]
@@ -215,11 +216,17 @@ pub fn parse_objects(
     (Desired { revision, fleets, services, routings, held, problems, removal }, applied)
 }
 
-/// Reads a service's stored document ([`Service::document`]) again.
+/// Reads a service's stored document ([`Service::document`]) again, with the secrets of the path that it came from.
 ///
 /// # Errors
 /// What is wrong with it by the rules of this version.
-pub fn service_from_document(json: &str, ctx: &Context<'_>) -> Result<Service, DocumentError> {
+pub fn service_from_document(
+    json: &str,
+    path: &str,
+    ctx: &Context<'_>,
+) -> Result<Service, DocumentError> {
+    let secrets = secret::Of { secrets: ctx.secrets, path };
+    let ctx = &Context { secrets: &secrets, ..*ctx };
     let (id, ready) = document::restore(json, ctx)
         .map_err(|flaws| DocumentError { flaws: flaws.into_iter().map(|f| f.message).collect() })?;
     match ready.meaning {
@@ -236,6 +243,13 @@ pub fn service_from_document(json: &str, ctx: &Context<'_>) -> Result<Service, D
 #[error("the stored document is not good any more: {}", flaws.join("; "))]
 pub struct DocumentError {
     flaws: Vec<String>,
+}
+
+impl DocumentError {
+    /// Each thing that is wrong.
+    pub fn flaws(&self) -> &[String] {
+        &self.flaws
+    }
 }
 
 fn problem(path: &str, id: Option<&Id>, flaw: Flaw) -> Problem {

@@ -39,14 +39,18 @@ pub(super) fn clashes(
     for service in services.values() {
         let claims = claims(service);
         if !claims.is_empty() {
-            let class = (&service.fleet, service.placement.constraints.as_slice());
-            classes.entry(class).or_default().extend(claims);
+            for fleet in service.fleets() {
+                let class = (fleet, service.placement.constraints.as_slice());
+                classes.entry(class).or_default().extend(claims.iter().cloned());
+            }
         }
     }
     // Engines that the same classes may use need looking at only once.
     let mut engines: BTreeMap<String, (Vec<usize>, &str)> = BTreeMap::new();
     for (class, (fleet, constraints)) in classes.keys().enumerate() {
-        let hosts = fleets.get(*fleet).into_iter().flat_map(|f| f.hosts.values());
+        // Marathon gives every task ports of its own.
+        let docker = fleets.get(*fleet).filter(|f| f.marathon.is_none());
+        let hosts = docker.into_iter().flat_map(|f| f.hosts.values());
         for host in hosts.filter(|h| constraints.iter().all(|c| c.holds(h))) {
             let engine = engines.entry(form::engine(&host.endpoint));
             engine.or_insert((Vec::new(), host.name.as_str())).0.push(class);

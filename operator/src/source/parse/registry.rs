@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use evenkeel_crds as api;
 
+use super::credential::Pems;
 use super::form;
 use super::lower::Lowering;
 use crate::model::{
-    Amount, CONSUL_AGENT_PORT, CONSUL_PORT, ConsulSpec, ConsulTls, Endpoint, Exposure, FleetName,
-    HostName, HostSpec, InstanceSpec, Keep, ManagedConsul, ManagedReach, Mount, MountSource,
-    OnFailure, PlacedArg, Placement, Port, Probe, ProbeKind, Protocol, RegistrySpec, Resources,
-    Rollout, Service, ServiceName, SpecHash, Termination,
+    Amount, AppClaim, CONSUL_AGENT_PORT, CONSUL_PORT, ConsulSpec, ConsulTls, Endpoint, Exposure,
+    FleetName, HostName, HostSpec, InstanceSpec, Keep, ManagedConsul, ManagedReach, Mount,
+    MountSource, OnFailure, PlacedArg, Placement, Port, Probe, ProbeKind, Protocol, RegistrySpec,
+    Resources, Rollout, Service, ServiceName, SpecHash, Termination,
 };
 
 /// What servers and agents run where the document names nothing.
@@ -53,31 +54,44 @@ impl Lowering<'_> {
         hosts: &Hosts,
         consul: api::Consul,
     ) -> Option<RegistrySpec> {
-        let api::Consul { servers, image, network, publish, address, agent_port, token_file, tls } =
-            consul;
+        let api::Consul {
+            servers,
+            image,
+            network,
+            publish,
+            address,
+            agent_port,
+            token_file,
+            token_secret,
+            tls,
+        } = consul;
+        let at = "spec.discovery.consul";
+        if hosts.values().any(|h| h.endpoint == Endpoint::Marathon) {
+            for (given, field) in
+                [(servers.is_some(), "servers"), (agent_port.is_some(), "agentPort")]
+            {
+                if given {
+                    self.flaw(
+                        &format!("{at}.{field}"),
+                        "the fleet is a Marathon cluster, not Docker hosts",
+                    );
+                    self.hint("give the address of a Consul agent".into());
+                }
+            }
+            if servers.is_some() {
+                return None;
+            }
+        }
         if let Some(count) = servers {
             let asked = Asked { servers: count, image, network, publish };
             return self.managed(fleet, hosts, asked).map(RegistrySpec::Managed);
         }
-        let at = "spec.discovery.consul";
-        if let Some(file) = &token_file {
-            self.judge(&format!("{at}.tokenFile"), form::path(file));
-        }
-        let tls = tls.map(|api::ClientTls { ca_file, cert_file, key_file }| {
-            for (field, file) in
-                [("caFile", &ca_file), ("certFile", &cert_file), ("keyFile", &key_file)]
-            {
-                if let Some(file) = file {
-                    self.judge(&format!("{at}.tls.{field}"), form::path(file));
-                }
-            }
-            if cert_file.is_some() != key_file.is_some() {
-                let why = "certFile and keyFile are given together or not at all";
-                self.flaw(&format!("{at}.tls"), why);
-            }
-            ConsulTls { ca_file, identity: cert_file.zip(key_file) }
+        let token = self.credential(&format!("{at}.token"), token_file, token_secret);
+        let tls = tls.map(|tls| {
+            let Pems { ca, cert, key } = self.pems(&format!("{at}.tls"), tls);
+            Box::new(ConsulTls { ca, identity: cert.zip(key) })
         });
-        Some(RegistrySpec::Existing(ConsulSpec { address: address?, agent_port, token_file, tls }))
+        Some(RegistrySpec::Existing(ConsulSpec { address: address?, agent_port, token, tls }))
     }
 
     fn managed(&mut self, fleet: &FleetName, hosts: &Hosts, asked: Asked) -> Option<ManagedConsul> {
@@ -214,6 +228,9 @@ impl Lowering<'_> {
             termination: Termination { drain: Duration::ZERO, ..Termination::default() },
             replace_after: Duration::from_secs(60),
             keep: Keep::Original,
+            placements: BTreeMap::new(),
+            app: AppClaim::default(),
+            shifting: None,
             suspend: false,
             routed: quorum,
             exposure: Exposure { quorum, ..Exposure::default() },

@@ -124,7 +124,7 @@ pub(super) fn resolve(ground: &Ground<'_>) -> Resolved {
         exposed.exposure.registered = ground.registered(service);
         exposed.routed = exposed.exposure.quorum
             || !exposed.exposure.pools.is_empty()
-            || exposed.exposure.registered.is_some();
+            || !exposed.exposure.registered.is_empty();
         let left_out = out.left_out.iter().filter(|l| l.service == service.name);
         exposed.exposure.left_out = left_out.map(|l| l.message.clone()).collect();
         out.services.insert(service.name.clone(), Arc::new(exposed));
@@ -233,13 +233,6 @@ impl Ground<'_> {
             return Some(("loadBalancer", message, Some(hint)));
         };
         let name = &route.balancer;
-        if balancer.service.fleet != service.fleet {
-            let message = format!(
-                "the load balancer {name} runs on the fleet {}, the service on {}",
-                balancer.service.fleet, service.fleet
-            );
-            return Some(("loadBalancer", message, Some("put both on one fleet".into())));
-        }
         let Some(listener) = balancer.listeners.iter().find(|l| l.name == route.listener) else {
             let known = balancer.listeners.iter().map(|l| l.name.as_str());
             let message = format!("the load balancer {name} has no listener {}", route.listener);
@@ -261,13 +254,31 @@ impl Ground<'_> {
         } else if let Some(why) = edge::unfit(balancer.kind, route.host.as_deref(), &route.path) {
             return Some(("pathPrefix", why, None));
         }
-        self.unreachable(balancer, service, route.port)
+        let mut fleets = service.fleets();
+        fleets.find_map(|fleet| self.unreachable(balancer, service, fleet, route.port))
     }
 
-    /// Why the balancer cannot reach the port wherever the service may run.
-    fn unreachable(&self, balancer: &Balancer, service: &Service, port: u16) -> Option<Fault> {
-        let fleet = self.fleets.get(&service.fleet)?;
-        let way = Way::of(&balancer.external, &balancer.service.spec, &service.spec);
+    /// Why the balancer cannot reach the port wherever the service may run on a fleet.
+    fn unreachable(
+        &self,
+        balancer: &Balancer,
+        service: &Service,
+        fleet: &FleetName,
+        port: u16,
+    ) -> Option<Fault> {
+        let fleet = self.fleets.get(fleet)?;
+        if fleet.marathon.is_some() {
+            let declared = service
+                .spec
+                .ports
+                .iter()
+                .any(|p| p.container == port && p.protocol == Protocol::Tcp);
+            let message = format!(
+                "port {port} is not among ports, and Marathon gives no other a port of the host"
+            );
+            return (!declared).then(|| ("port", message, Some("add it to ports".into())));
+        }
+        let way = Way::of(&balancer.external, &balancer.service, &service.spec, fleet);
         let allowed = |h: &&Arc<crate::model::HostSpec>| {
             service.placement.constraints.iter().all(|c| c.holds(h))
         };
@@ -293,6 +304,14 @@ impl Ground<'_> {
                         balancer.service.name
                     ),
                     "add publish to the port, or keep the service on the agent's machine by placement.constraints",
+                )
+            } else if balancer.service.fleet != fleet.name {
+                (
+                    format!(
+                        "port {port} is not published, and the load balancer {} runs on another fleet",
+                        balancer.service.name
+                    ),
+                    "add publish to the port",
                 )
             } else if fleet.hosts.len() == 1 {
                 (
@@ -328,9 +347,15 @@ impl Ground<'_> {
         Some(("port", message, Some(hint)))
     }
 
-    /// The port of the service that is registered, where its fleet has a registry and others can reach it.
-    fn registered(&self, service: &Service) -> Option<u16> {
-        let fleet = self.fleets.get(&service.fleet)?;
+    /// The port of the service that is registered, for each fleet that has a registry and where others can reach it: for
+    /// those too that it has no part on, as instances may be leaving them.
+    fn registered(&self, service: &Service) -> BTreeMap<FleetName, u16> {
+        let with = self.fleets.iter().filter(|(_, fleet)| fleet.registry.is_some());
+        with.filter_map(|(name, fleet)| Some((name.clone(), self.registered_on(service, fleet)?)))
+            .collect()
+    }
+
+    fn registered_on(&self, service: &Service, fleet: &Fleet) -> Option<u16> {
         // Neither the registry itself nor a balancer is what it leads to.
         if self.balancers.contains_key(&service.name) {
             return None;
@@ -349,6 +374,9 @@ impl Ground<'_> {
             RegistrySpec::Existing(_) => {}
         }
         let port = service.spec.ports.iter().find(|p| p.protocol == Protocol::Tcp)?;
+        if let Some(cluster) = &fleet.marathon {
+            return (!cluster.registrator).then_some(port.container);
+        }
         let reachable = fleet.hosts.len() == 1 || port.publish.is_some();
         reachable.then_some(port.container)
     }

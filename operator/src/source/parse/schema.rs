@@ -122,10 +122,14 @@ fn compile(rule: &Json) -> Result<Schema, String> {
                 }
             }
             "additionalProperties" => {
-                out.additional = if *value == Json::Bool(false) {
-                    Additional::Refused
-                } else {
-                    Additional::Of(boxed()?)
+                out.additional = match value {
+                    Json::Bool(false) => Additional::Refused,
+                    Json::Bool(true) => Additional::Any,
+                    Json::Null
+                    | Json::Number(_)
+                    | Json::String(_)
+                    | Json::Array(_)
+                    | Json::Object(_) => Additional::Of(boxed()?),
                 };
             }
             "propertyNames" => out.names = Some(boxed()?),

@@ -3,7 +3,7 @@
 use evenkeel_tests::traffic::{Provider, Show};
 use serde_json::json;
 
-use crate::row;
+use evenkeel_tests::measure::row;
 
 pub(crate) async fn measure(quick: bool) {
     for provider in [Provider::Haproxy, Provider::Nginx] {

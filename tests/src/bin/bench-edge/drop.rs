@@ -16,7 +16,8 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::{millis, now, rows};
+use crate::{millis, now};
+use evenkeel_tests::measure::rows;
 
 /// Requests a second, where a new instance is waited for.
 const RATE: u32 = 500;

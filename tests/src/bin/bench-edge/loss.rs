@@ -3,7 +3,7 @@
 use evenkeel_tests::traffic::{Provider, Show, Stage};
 use serde_json::json;
 
-use crate::row;
+use evenkeel_tests::measure::row;
 
 const RATE: u32 = 500;
 

@@ -9,7 +9,7 @@ use evenkeel::model::{BalancerKind, Target};
 use evenkeel_tests::balancer::{Balancer, follows, listen, nothing, route, serve, web};
 use tokio::time::Instant;
 
-use crate::rows;
+use evenkeel_tests::measure::rows;
 
 pub(crate) async fn measure(quick: bool) {
     let times = if quick { 10 } else { 50 };

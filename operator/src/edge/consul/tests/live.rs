@@ -12,13 +12,15 @@ use super::fake::{Fake, Mood};
 use crate::bell::Doorbell;
 use crate::clock::Clock;
 use crate::edge::Discovery;
-use crate::model::{ConsulSpec, HostName, Registration, Registrations, RegistryView, Seen, Target};
+use crate::model::{
+    ConsulSpec, Credential, HostName, Registration, Registrations, RegistryView, Seen, Target,
+};
 
 /// No condition takes longer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn spec(fake: &Fake) -> ConsulSpec {
-    ConsulSpec { address: fake.address(), agent_port: None, token_file: None, tls: None }
+    ConsulSpec { address: fake.address(), agent_port: None, token: None, tls: None }
 }
 
 fn consul(spec: ConsulSpec, hosts: &[(&str, &str)]) -> Consul {
@@ -219,7 +221,8 @@ async fn the_token_is_read_anew_and_never_shown() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "s3cret-1\n").unwrap();
     let path = file.path().to_str().unwrap().to_owned();
-    let consul = consul(ConsulSpec { token_file: Some(path.clone()), ..spec(&fake) }, &[]);
+    let consul =
+        consul(ConsulSpec { token: Some(Credential::File(path.clone())), ..spec(&fake) }, &[]);
     until("it is seen", || consul.view().seen == Seen::Now).await;
     assert!(fake.with(|data| data.tokens.iter().all(|t| t.as_deref() == Some("s3cret-1"))));
     std::fs::write(file.path(), "s3cret-2").unwrap();
@@ -287,7 +290,7 @@ async fn each_host_has_its_agent_and_the_dead_are_swept() {
 #[tokio::test]
 async fn a_bad_address_is_said() {
     let spec =
-        ConsulSpec { address: "consul:8500".into(), agent_port: None, token_file: None, tls: None };
+        ConsulSpec { address: "consul:8500".into(), agent_port: None, token: None, tls: None };
     let consul = consul(spec, &[]);
     consul.publish(registrations(&[]));
     assert!(consul.view().problem.clone().unwrap().contains("no http or https URL"));

@@ -19,7 +19,7 @@ fn fields() {
         (
             service("{image: a, deployment: 2}"),
             "a.yaml:4:18: ScalingService web: the field spec.deployment is unknown
-               hint: known fields: args, command, discovery, env, fleet, health, image, networks, onHostLost, placement, ports, replicas, resources, rollout, routes, suspend, termination, volumes",
+               hint: known fields: args, command, discovery, env, fleet, health, image, marathon, networks, onHostLost, placement, placements, ports, replicas, resources, rollout, routes, suspend, termination, volumes",
         ),
         (service("{}"), "a.yaml:4:7: ScalingService web: spec.image is missing"),
         (
@@ -253,14 +253,13 @@ fn not_implemented_yet() {
             raw(
                 "apiVersion: evenkeel.dev/v1alpha1\nkind: Fleet\nmetadata: {name: mesos}\nspec: {backend: {marathon: {urls: [\"http://mm1:8080\"]}}, discovery: {consul: {servers: 3}}}",
             ),
-            "a.yaml:4:18: Fleet mesos: spec.backend.marathon is not implemented yet: only Docker hosts are driven yet
-               hint: use backend.docker
-               a.yaml:4:88: Fleet mesos: spec.discovery.consul.servers: 3 servers take 3 hosts, one each, and the fleet has 0",
+            "a.yaml:4:88: Fleet mesos: spec.discovery.consul.servers: the fleet is a Marathon cluster, not Docker hosts
+               hint: give the address of a Consul agent",
         ),
         (
             fleet("shop", "[{name: h1, endpoint: \"tcp://h1:2376\", tls: {caFile: /ca.pem}}]"),
-            "a.yaml:4:73: Fleet shop: spec.backend.docker.hosts[0].tls is not implemented yet: TLS to an engine needs all of caFile, certFile and keyFile yet
-               hint: give all three files",
+            "a.yaml:4:78: Fleet shop: spec.backend.docker.hosts[0].tls: TLS to an engine needs an authority, a certificate and a key yet
+               hint: give caFile, certFile and keyFile, or caSecret, certSecret and keySecret",
         ),
     ]);
 }

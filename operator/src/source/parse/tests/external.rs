@@ -48,7 +48,8 @@ fn a_balancer_that_runs_already_starts_nothing() {
     assert_eq!(*routing.external[0], wanted);
     let web = ServiceName::new("web").unwrap();
     assert!(routing.pools.contains_key(&PoolName::new(&web, 80, None)));
-    let way = Way::from(routing, &service.spec, &desired.services[&web].spec);
+    let fleet = &desired.fleets[&service.fleet];
+    let way = Way::of(&routing.external, service, &desired.services[&web].spec, fleet);
     assert_eq!(way, Way::Machine);
 }
 

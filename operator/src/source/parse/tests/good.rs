@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::{
-    Amount, CommandCheck, Constraint, Endpoint, EnvValue, EnvVar, Fleet, FleetName, HostName,
-    HostSpec, HostState, InstanceSpec, Keep, Limits as FleetLimits, Mount, MountSource, OnFailure,
-    Packing, Placement, Port, Probe, ProbeKind, Protocol, Resources, Rollout, ServiceName,
-    SpecHash, Termination, Tls,
+    Amount, AppClaim, CommandCheck, Constraint, Credential, Endpoint, EnvValue, EnvVar, Fleet,
+    FleetName, HostName, HostSpec, HostState, InstanceSpec, Keep, Limits as FleetLimits, Mount,
+    MountSource, OnFailure, Packing, Placement, Port, Probe, ProbeKind, Protocol, Resources,
+    Rollout, ServiceName, SpecHash, Termination, Tls,
 };
 
 /// The example of DESIGN.md, section 3, without what is not implemented yet.
@@ -63,24 +63,27 @@ fn the_example_of_the_design_gives_exactly_this_model() {
         address: None,
         labels: labels(&[("environment", "test"), ("zone", "a")]),
         state: HostState::Active,
+        registry_auth: None,
     };
     let h2 = HostSpec {
         name: HostName::new("h2").unwrap(),
         endpoint: Endpoint::Tcp {
             authority: "10.77.0.12:2376".into(),
             tls: Some(Tls {
-                ca_file: "/ca".into(),
-                cert_file: "/cert".into(),
-                key_file: "/key".into(),
+                ca: Credential::File("/ca".into()),
+                cert: Credential::File("/cert".into()),
+                key: Credential::File("/key".into()),
             }),
         },
         address: Some("10.77.0.12".into()),
         labels: labels(&[("environment", "production"), ("zone", "b")]),
         state: HostState::Draining,
+        registry_auth: None,
     };
     let shop = Fleet {
         name: FleetName::new("shop").unwrap(),
         hosts: [h1, h2].map(|h| (h.name.clone(), Arc::new(h))).into(),
+        marathon: None,
         limits: FleetLimits {
             prune_max_percent: 40,
             disruptions_per_hour: Some(200),
@@ -187,6 +190,9 @@ fn the_example_of_the_design_gives_exactly_this_model() {
         },
         replace_after: Duration::from_secs(45),
         keep: Keep::Original,
+        placements: BTreeMap::new(),
+        app: AppClaim::default(),
+        shifting: None,
         suspend: true,
         routed: false,
         exposure: crate::model::Exposure::default(),
@@ -204,7 +210,7 @@ fn the_example_of_the_design_gives_exactly_this_model() {
         limits: Limits::default(),
         default_endpoint: DEFAULT_ENDPOINT,
     };
-    assert_eq!(service_from_document(document, &ctx).as_ref(), Ok(&service));
+    assert_eq!(service_from_document(document, "", &ctx).as_ref(), Ok(&service));
     let objects: Vec<_> = applied.objects().collect();
     assert_eq!(
         objects,
@@ -212,7 +218,7 @@ fn the_example_of_the_design_gives_exactly_this_model() {
     );
     let without = Context { secrets: &NoSecrets, ..ctx };
     assert_eq!(
-        service_from_document(document, &without).unwrap_err().to_string(),
+        service_from_document(document, "", &without).unwrap_err().to_string(),
         "the stored document is not good any more: spec.env[1].secret: no secret app/token: no place for secrets was given"
     );
 }

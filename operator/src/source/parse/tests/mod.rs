@@ -6,6 +6,7 @@ mod chance;
 mod external;
 mod good;
 mod held;
+mod marathon;
 mod objects;
 mod traffic;
 mod traffic_held;

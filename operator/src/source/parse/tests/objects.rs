@@ -129,3 +129,35 @@ fn an_object_cannot_have_files_and_commands_of_the_agents_machine() {
     let desired = story.parse();
     assert_eq!((desired.problems.len(), desired.routings.len()), (0, 1), "{:?}", desired.problems);
 }
+
+#[test]
+fn an_objects_credentials_are_secrets_and_no_files_of_the_agents_machine() {
+    let tls = |form: &str| {
+        fleet("shop", &format!("[{{name: h1, endpoint: \"tcp://h1:2376\", tls: {{{form}}}}}]"))
+    };
+    let files = tls("caFile: /a, certFile: /b, keyFile: /c");
+    let token = "{name: app, key: token}";
+    let secrets = tls(&format!("caSecret: {token}, certSecret: {token}, keySecret: {token}"));
+    let mut story = Story { root: "objects/", ..Story::default() };
+    story.put("objects/a/Fleet/shop", &files);
+    let desired = story.parse();
+    let message = &desired.problems[0].message;
+    assert!(message.contains("tls.caFile: a file of the agent's own machine"), "{message}");
+    assert!(desired.problems[0].hint.as_ref().unwrap().contains("caSecret"));
+    assert!(desired.fleets.keys().all(|name| name.as_str() != "shop"));
+    story.put("objects/a/Fleet/shop", &secrets);
+    let desired = story.parse();
+    assert_eq!(desired.problems, []);
+    let shown = format!("{:?}", desired.fleets);
+    assert!(shown.contains("token") && !shown.contains("hunter2"), "{shown}");
+    // A secret that is not there holds the fleet at its last good document.
+    story.put("objects/a/Fleet/shop", &secrets.replace("key: token", "key: gone"));
+    let desired = story.parse();
+    assert!(desired.problems[0].message.contains("no secret app/gone"), "{:?}", desired.problems);
+    assert!(desired.fleets.keys().any(|name| name.as_str() == "shop"));
+    // In git both forms are as good.
+    story.files = [("git/fleet.yaml".to_owned(), files.into())].into();
+    assert_eq!(story.parse().problems, []);
+    story.files = [("git/fleet.yaml".to_owned(), secrets.into())].into();
+    assert_eq!(story.parse().problems, []);
+}

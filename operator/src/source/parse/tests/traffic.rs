@@ -106,8 +106,8 @@ fn a_route_that_leads_nowhere_is_left_out() {
         &(routed("{loadBalancer: edge, listener: http, port: web}", &elsewhere)
             + "---\n"
             + &two_hosts()),
-        "@edge: ScalingService web: spec.routes[0].loadBalancer: the load balancer edge runs on the fleet shop, the service on default; the route is left out
-           hint: put both on one fleet",
+        "@web: ScalingService web: spec.routes[0].port: port 80 is not published, and the load balancer edge runs on another fleet; the route is left out
+           hint: add publish to the port",
     );
 }
 
@@ -393,5 +393,6 @@ fn the_routing_of_a_good_repository() {
     let pools: Vec<_> =
         web.exposure.pools.iter().map(|(lb, pool)| format!("{lb} {pool}")).collect();
     assert_eq!(pools, ["edge web.8080", "edge web.8080.cookie-CART", "inner web.8080.leastconn"]);
-    assert_eq!((web.routed, web.exposure.registered), (true, Some(8080)));
+    let ports: Vec<u16> = web.exposure.registered.values().copied().collect();
+    assert_eq!((web.routed, ports), (true, vec![8080]));
 }

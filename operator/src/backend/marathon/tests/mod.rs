@@ -1,0 +1,3 @@
+mod chance;
+pub(crate) mod recorded;
+mod rewrite;
