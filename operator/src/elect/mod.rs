@@ -202,6 +202,7 @@ impl Election {
     /// One look or write; gives the pause before the next.
     async fn once(&self, failures: &mut u32) -> Duration {
         let next = self.held.candidate().next(self.held.now());
+        let writes = matches!(next, Some(Next::Write(_)));
         let done = match next {
             // Who holds it need not look: its writes are refused once it is another's.
             Some(Next::Look(pause)) if self.held.holds() => return pause,
@@ -217,7 +218,10 @@ impl Election {
         self.stand(done.as_ref().err());
         match done {
             Ok(()) => {
-                *failures = 0;
+                // That one can look says nothing of whether one can write.
+                if writes || self.held.candidate().holder().is_some() {
+                    *failures = 0;
+                }
                 let next = self.held.candidate().next(self.held.now());
                 match next {
                     Some(Next::Write(_)) | None => Duration::ZERO,
@@ -234,7 +238,8 @@ impl Election {
                     tracing::warn!(error = %text, hint, failures = *failures,
                         "the {name} cannot be asked for or renewed");
                 }
-                let most = if self.held.holds() { PRESSING } else { LONGEST };
+                let soon = self.held.holds() || why == Why::Quicker;
+                let most = if soon { PRESSING } else { LONGEST };
                 Duration::from_millis(500 << (*failures).min(4)).min(most)
             }
         }

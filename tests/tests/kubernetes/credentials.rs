@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use evenkeel_tests::agent::{LONG, until};
+use evenkeel_tests::agent::{LONG, Service, until};
 use evenkeel_tests::consul::{Consuls, call, free_port, led};
 use evenkeel_tests::pki::{authority, engine_with_tls, issued};
 use evenkeel_tests::registry::{PASSWORD, Registry};
@@ -19,6 +19,12 @@ fn depot(docker: &Value, discovery: &Value) -> Value {
     }
     json!({"apiVersion": "evenkeel.dev/v1alpha1", "kind": "Fleet", "metadata": {"name": "depot"},
         "spec": spec})
+}
+
+/// A probe would need a published port, or an image that listens.
+fn without_probe(service: &Service) -> String {
+    let text = service.to_string();
+    text.lines().filter(|line| !line.contains("health:")).collect::<Vec<_>>().join("\n")
 }
 
 fn local() -> Value {
@@ -59,10 +65,7 @@ async fn an_engine_behind_tls() {
         "tls": {"caSecret": key("ca.pem"), "certSecret": key("cert.pem"), "keySecret": key("key.pem")}}]);
     rig.apply(&depot(&json!({"hosts": hosts}), &Value::Null));
     let web = rig.bed.service("web", 1).more("fleet: depot");
-    // A probe would need a published port: this host is not this machine, as far as it can tell.
-    let text = web.to_string();
-    let document = text.lines().filter(|l| !l.contains("health:")).collect::<Vec<_>>();
-    rig.apply(&document.join("\n"));
+    rig.apply(&without_probe(&web));
     let text = rig.fleet_says("Stalled", "no secret engine/ca.pem").await;
     assert!(text.contains("not found (404)"), "{text}");
     rig.says(&web, "Stalled", "the fleet depot cannot be used").await;
@@ -141,9 +144,7 @@ async fn credentials_for_a_registry() {
     make("wrong");
     rig.apply(&depot(&docker, &Value::Null));
     let web = rig.bed.service("web", 1).image(&image).more("fleet: depot");
-    let text = web.to_string();
-    let document = text.lines().filter(|l| !l.contains("health:")).collect::<Vec<_>>();
-    rig.apply(&document.join("\n"));
+    rig.apply(&without_probe(&web));
     until("it says why there is none", LONG, async || {
         let told = rig.on(&["describe"], &web, &[]);
         told.contains("cannot be pulled").then_some(())
