@@ -4,7 +4,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::desired::{Endpoint, Fleet, HostSpec, InstanceSpec, Service};
+use super::desired::{InstanceSpec, Service};
+use super::fleet::{Endpoint, Fleet, HostSpec};
 
 /// A balancer that somebody else runs, as its document says it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,6 +10,7 @@ pub mod desired;
 pub mod edge;
 pub mod elsewhere;
 pub mod external;
+pub mod fleet;
 pub mod hash;
 pub mod memory;
 pub mod name;
@@ -26,10 +27,9 @@ pub use app::{
 };
 pub use credential::Credential;
 pub use desired::{
-    Amount, CommandCheck, Constraint, Desired, Endpoint, EnvValue, EnvVar, File, Fleet, HOST_LABEL,
-    HostSpec, HostState, InstanceSpec, Keep, Limits, Mount, MountSource, OnFailure, Packing,
-    Placement, Port, Probe, ProbeKind, Problem, Protocol, Removal, Resources, Rollout, Secret,
-    Service, Shifting, Termination, Tls,
+    Amount, CommandCheck, Constraint, Desired, EnvValue, EnvVar, File, HOST_LABEL, InstanceSpec,
+    Keep, Mount, MountSource, OnFailure, Packing, Placement, Port, Probe, ProbeKind, Problem,
+    Protocol, Removal, Resources, Rollout, Secret, Service, Shifting, Termination,
 };
 pub use edge::{
     ACCESS_LOG, Balance, Balancer, BalancerId, BalancerKind, BalancerView, CONSUL_AGENT_PORT,
@@ -40,6 +40,7 @@ pub use edge::{
 };
 pub use elsewhere::{Elsewhere, Outward, Part};
 pub use external::{CANDIDATE, External, OwnFile, Socket, Way};
+pub use fleet::{Endpoint, Fleet, HostSpec, HostState, Limits, Tls};
 pub use hash::SpecHash;
 pub use memory::{Good, Memory, Note, Quarantine, RolloutMemory, ServiceMemory, SlotFailures};
 pub use name::{

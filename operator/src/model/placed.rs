@@ -3,7 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::desired::{Fleet, HostSpec, InstanceSpec};
+use super::desired::InstanceSpec;
+use super::fleet::{Fleet, HostSpec};
 use super::name::{ServiceName, Slot, instance_host_name};
 
 /// An argument whose end depends on the place. Only its beginning is part of what an instance is: hosts that come

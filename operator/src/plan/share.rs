@@ -32,13 +32,13 @@ pub fn localise(
         let others = Others::of(fleet, desired, world, service, now);
         let shifting = others.way(service, &fleet.name, want, have.unwrap_or(0));
         // Docker has slots, and fills as many of them as it may. Marathon is told how many.
-        let counted = |s: &Shifting| s.leaves || fleet.marathon.is_some();
-        let own = Service {
-            fleet: fleet.name.clone(),
-            replicas: shifting.filter(counted).map_or(want, |s| s.most),
-            shifting,
-            ..service.as_ref().clone()
+        let replicas = match shifting {
+            Some(s) if s.leaves => s.most,
+            Some(s) if fleet.marathon.is_some() => s.most.max(have.unwrap_or(0)),
+            Some(_) | None => want,
         };
+        let own =
+            Service { fleet: fleet.name.clone(), replicas, shifting, ..service.as_ref().clone() };
         if own != **service {
             let local = out.get_or_insert_with(|| desired.clone());
             local.services.insert(name.clone(), Arc::new(own));
@@ -96,13 +96,15 @@ impl Others {
             let shifting = Shifting { want, most: stay, least: stay, leaves, elsewhere };
             return (gone || stay > want).then_some(shifting);
         }
+        // While the others have no more than their parts, this one rolls and heals by its own.
+        if self.most.is_some_and(|others| others <= service.replicas.saturating_sub(want)) {
+            return None;
+        }
         let all = service.replicas.saturating_add(surge);
-        let room = |others| all.saturating_sub(others).clamp(have, want);
-        let most = self.most.map_or(have, room);
+        let most = self.most.map_or(have, |others| all.saturating_sub(others).min(want));
         let (_, unavailable) = service.rollout.allowance(want);
         let least = want.saturating_sub(unavailable);
-        let shifting = Shifting { want, most, least, leaves: false, elsewhere };
-        (most < want).then_some(shifting)
+        Some(Shifting { want, most, least, leaves: false, elsewhere })
     }
 }
 
@@ -170,7 +172,7 @@ mod tests {
         let silent = Others { available: 0, most: None };
         let shifting = silent.way(&web, &own, 10, 3).unwrap();
         assert_eq!((shifting.most, shifting.leaves), (3, false));
-        assert_eq!(silent.way(&web, &own, 10, 10), None);
+        assert_eq!(silent.way(&web, &own, 10, 10).unwrap().most, 10, "nor for one that leaves");
     }
 
     #[test]

@@ -78,6 +78,7 @@ impl Judge {
                 let its = its.flat_map(|v| &v.instances).filter(|i| i.service == service.name);
                 for i in its.filter(|i| is_available(sim, &world, service, i)) {
                     known.insert(i.id.clone(), now);
+                    self.ended.remove(&(fleet.clone(), i.id.clone()));
                 }
                 known.retain(|_, at| now.since(*at) <= window);
                 let places = self.places.entry(key).or_default();
@@ -102,16 +103,19 @@ impl Judge {
             return;
         }
         let mut available = of(sim, world).len();
+        // A new spec is rolled by each fleet within its own part.
+        let part = service.share(&sim.name).unwrap_or(0);
+        let (_, unavailable) = service.rollout.allowance(part);
+        if self.rolls && part > 0 && available - ended >= (part - unavailable) as usize {
+            return;
+        }
         for other in all.sims.values().filter(|s| s.name != sim.name) {
             let lately = &self.available[&(other.name.clone(), service.name.clone())];
             let told = |id: &&InstanceId| self.ended.contains(&(other.name.clone(), (*id).clone()));
             available += lately.keys().filter(|id| !told(id)).count();
         }
         let (_, unavailable) = service.rollout.allowance(service.replicas);
-        let mut least = service.replicas.saturating_sub(unavailable);
-        if self.rolls {
-            least = least.saturating_sub(own_parts(service, |s, n| s.rollout.allowance(n).1));
-        }
+        let least = service.replicas.saturating_sub(unavailable);
         assert!(
             available - ended >= least as usize,
             "promise 2: {ended} of {available} available of {} end on {}, the floor is {least}: {:?}",
@@ -141,7 +145,9 @@ impl Judge {
         let (surge, _) = service.rollout.allowance(service.replicas);
         let mut most = service.replicas + surge;
         if self.rolls {
-            most += own_parts(service, |s, n| s.rollout.allowance(n).0);
+            let parts = service.placements.values().copied();
+            let own = service.placements.is_empty().then_some(service.replicas);
+            most += parts.chain(own).map(|n| service.rollout.allowance(n).0).sum::<u32>();
         }
         assert!(
             before + added + others <= most as usize,
@@ -151,13 +157,6 @@ impl Judge {
             plan.steps
         );
     }
-}
-
-fn own_parts(service: &Service, of: impl Fn(&Service, u32) -> u32) -> u32 {
-    if service.placements.is_empty() {
-        return of(service, service.replicas);
-    }
-    service.placements.values().map(|n| of(service, *n)).sum()
 }
 
 /// How many places a service takes on a fleet, those under way counted, those on hosts that are given up not.

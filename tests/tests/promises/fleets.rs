@@ -265,6 +265,8 @@ fn whatever(shapes: &[Shape], fronts: u32, rolls: bool, events: &[Event]) {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: Some(Box::new(
         proptest::test_runner::FileFailurePersistence::WithSource("regressions"))),
+        // Each case is several fleets for minutes: `PROPTEST_CASES` asks for more than these.
+        cases: std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(12),
         ..ProptestConfig::default() })]
 
     #[test]
