@@ -124,9 +124,10 @@ impl SimHost {
         }
     }
 
-    /// Answers again.
+    /// Answers again: what happened in a silence that nobody noticed is seen at once.
     pub fn answer(&mut self) {
         self.silent = false;
+        self.publish();
     }
 
     /// The engine stops and starts again: every container has ended.

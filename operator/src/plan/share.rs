@@ -162,7 +162,10 @@ mod tests {
     fn parts_that_are_as_asked_stay_whatever_the_others_have() {
         let web = service(10, 0, 1, &[("a", 5), ("b", 5)]);
         assert_eq!(most(&web, "a", 5, &[("b", 5, 0)]), 5);
-        assert_eq!(most(&web, "b", 5, &[("a", 20, 20)]), 5);
+        // None of them leaves, and none comes in their place, while the others have too many.
+        let (b, too_many) = (FleetName::new("b").unwrap(), Others { available: 20, most: Some(20) });
+        let shifting = too_many.way(&web, &b, 5, 5).unwrap();
+        assert_eq!((shifting.want, shifting.most, shifting.leaves), (5, 0, false));
     }
 
     #[test]
