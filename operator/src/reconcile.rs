@@ -29,6 +29,8 @@ const RESYNC: Duration = Duration::from_secs(30);
 const SURPRISES: u32 = 3;
 /// The longest pause before a failed stop, removal or rename is tried again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// After this without another one a failure is not the first of a row any more.
+const FORGETS: Duration = Duration::from_secs(600);
 /// A change of traffic that is not observed after this is planned anew.
 const LONGEST_TURN: Duration = Duration::from_secs(5);
 /// Why a step is not begun, or broken off.
@@ -148,7 +150,8 @@ struct Flights {
     next: u64,
     flying: BTreeMap<u64, (Planned, Time)>,
     cooling: Vec<(InFlight, Time)>,
-    failures: BTreeMap<String, u32>,
+    /// How often in a row a step has failed, and when last.
+    failures: BTreeMap<String, (u32, Time)>,
     tasks: JoinSet<Ended>,
     /// Changes of traffic that were published and are not yet observed.
     turning: Vec<(Planned, Time)>,
@@ -202,9 +205,12 @@ impl Flights {
     }
 
     /// The number of failures in a row of this very step.
-    fn failed(&mut self, step: &Step) -> u32 {
-        let count = self.failures.entry(step.to_string()).or_default();
+    fn failed(&mut self, step: &Step, now: Time) -> u32 {
+        // Many a step is never planned again, such as one on an instance that is gone.
+        self.failures.retain(|_, (_, last)| now.since(*last) < FORGETS);
+        let (count, last) = self.failures.entry(step.to_string()).or_insert((0, now));
         *count += 1;
+        *last = now;
         *count
     }
 }
@@ -355,7 +361,7 @@ impl Reconciler {
         let flight = flight.map(|(p, since)| InFlight { step: p.step, since });
         let now = self.clock.now();
         if let Err(error) = &outcome {
-            let failures = flights.failed(&planned.step);
+            let failures = flights.failed(&planned.step, now);
             let surprised = error.remedy == Remedy::Reobserve && failures <= SURPRISES;
             match (&*planned.step, surprised) {
                 (_, true) => {}

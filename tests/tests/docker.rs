@@ -3,6 +3,8 @@
 
 #[path = "docker/container.rs"]
 mod container;
+#[path = "docker/ending.rs"]
+mod ending;
 #[path = "docker/haproxy.rs"]
 mod haproxy;
 
@@ -211,39 +213,6 @@ async fn what_cannot_start_says_why_and_leaves_no_debris() {
     .await;
     let (remedy, _) = refused(&rig, it).await;
     assert_eq!(remedy, Remedy::Reobserve, "what ended is not started again under the same name");
-}
-
-#[tokio::test]
-async fn stopping_is_graceful_first_and_certain_in_the_end() {
-    let rig = ready().await;
-    let deaf = shell("trap '' TERM; while :; do sleep 0.1; done");
-    rig.backend.apply(&Step::Start(step(&rig, 1, deaf))).await.unwrap();
-    let listens = shell("trap 'exit 0' USR1; echo listening; while :; do sleep 0.1; done");
-    rig.backend.apply(&Step::Start(step(&rig, 2, listens))).await.unwrap();
-    let [deaf, listens] = &instances(&rig.backend, &h1(), "web")[..] else { panic!("not two") };
-    let (deaf, listens) = if deaf.slot == Slot(1) { (deaf, listens) } else { (listens, deaf) };
-
-    // The first process of a container ignores a signal that it has not asked for yet.
-    while !logs(&listens.id.0).contains("listening") {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let begun = tokio::time::Instant::now();
-    let mut gentle = stop(&h1(), listens, Duration::from_secs(30));
-    if let Step::Stop { signal, .. } = &mut gentle {
-        *signal = "SIGUSR1".into();
-    }
-    rig.backend.apply(&gentle).await.unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(15), "the grace was waited for in full");
-
-    let begun = tokio::time::Instant::now();
-    rig.backend.apply(&stop(&h1(), deaf, Duration::from_secs(2))).await.unwrap();
-    assert!(begun.elapsed() >= Duration::from_secs(2), "it was killed before its grace was over");
-    assert_eq!(rig.count().await, 0);
-}
-
-fn logs(id: &str) -> String {
-    let out = std::process::Command::new("docker").args(["logs", id]).output().unwrap();
-    String::from_utf8_lossy(&out.stdout).into_owned()
 }
 
 /// The engine is on this machine, so its clock is ours.

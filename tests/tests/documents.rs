@@ -25,6 +25,7 @@ use evenkeel::plan::{Input, plan};
 use evenkeel::source::load::{context, parse_tree};
 use evenkeel::source::parse::{Applied, Secrets};
 use evenkeel::source::{self, Tree};
+use evenkeel_tests::agent::binary;
 use serde_json::Value;
 
 const DOCUMENTS: [&str; 12] = [
@@ -206,25 +207,6 @@ fn every_command_in_a_sentence_parses() {
     }
 }
 
-/// The program, built as the rest of the workspace is. Cargo knows where it puts it.
-fn program() -> PathBuf {
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--locked", "--package", "evenkeel"])
-        .args(["--bin", "evenkeel", "--message-format", "json"])
-        .current_dir(root())
-        .stderr(Stdio::inherit())
-        .output()
-        .unwrap();
-    assert!(built.status.success(), "evenkeel does not build");
-    let messages = String::from_utf8(built.stdout).unwrap();
-    let executable = messages
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter_map(|m| m.get("executable")?.as_str().map(PathBuf::from))
-        .next_back();
-    executable.expect("cargo named no executable")
-}
-
 fn run(program: &Path, line: &str, dir: &Path) -> Output {
     let (stdin, typed) = match line.split_once(" | ") {
         Some((echo, typed)) => {
@@ -247,7 +229,7 @@ fn run(program: &Path, line: &str, dir: &Path) -> Output {
 
 #[test]
 fn what_can_be_run_here_runs() {
-    let program = program();
+    let program = binary();
     let dir = tempfile::tempdir().unwrap();
     for (_, block) in fenced("yaml") {
         if let Some(path) = block.lines().next().and_then(|l| l.strip_prefix("# ")) {
@@ -267,7 +249,7 @@ fn what_can_be_run_here_runs() {
         }
     }
     for (line, code) in RUN {
-        let done = run(&program, line, dir.path());
+        let done = run(program, line, dir.path());
         let said = String::from_utf8_lossy(&done.stderr);
         assert_eq!(done.status.code(), Some(code), "{line}: {said}");
         if line.ends_with("--demo") {

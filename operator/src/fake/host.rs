@@ -14,6 +14,9 @@ use crate::model::{
     Traffic,
 };
 
+/// How long a container goes on that was told to end by an agent that was killed.
+const GOES_ON: Duration = Duration::from_secs(1);
+
 /// What became of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
@@ -74,6 +77,8 @@ pub struct Container {
     up_from: Option<Time>,
     seen_from: Time,
     sessions: u32,
+    /// When it will have ended, having been told to.
+    ends: Option<Time>,
 }
 
 impl SimHost {
@@ -133,7 +138,7 @@ impl SimHost {
     /// The engine stops and starts again: every container has ended.
     pub fn restart_engine(&mut self) {
         for c in self.containers.values_mut() {
-            if c.instance.state == State::Running {
+            if matches!(c.instance.state, State::Running | State::Ending) {
                 c.instance.state = State::Exited { code: 137, out_of_memory: false };
             }
         }
@@ -200,7 +205,7 @@ impl SimHost {
                 }
                 let ports: Vec<u16> = s.published.iter().map(|p| p.host).collect();
                 let busy = |c: &Container| {
-                    c.instance.state == State::Running
+                    matches!(c.instance.state, State::Running | State::Ending)
                         && c.instance.published.iter().any(|p| ports.contains(p))
                 };
                 if self.containers.values().any(busy) {
@@ -236,20 +241,25 @@ impl SimHost {
                     up_from: None,
                     seen_from: now,
                     sessions: 0,
+                    ends: None,
                 };
                 self.containers.insert(id, container);
             }
             Step::Stop { id, .. } => {
                 if fate == Fate::Half {
                     if let Some(c) = self.containers.get_mut(id) {
-                        c.instance.state = State::Exited { code: 143, out_of_memory: false };
+                        c.instance.name = format!("{}.ending-{}", c.instance.name, id.0).into();
+                        c.instance.state = State::Ending;
+                        c.instance.health = HealthState::Starting;
+                        c.ends = Some(now.plus(GOES_ON));
                     }
                 } else {
                     self.containers.remove(id);
                 }
             }
             Step::Remove { id, .. } => {
-                let runs = |c: &Container| c.instance.state == State::Running;
+                let runs =
+                    |c: &Container| matches!(c.instance.state, State::Running | State::Ending);
                 if self.containers.get(id).is_some_and(runs) {
                     return Err(Refused::reobserve("it runs"));
                 }
@@ -354,6 +364,9 @@ impl SimHost {
 
 impl Container {
     fn live(&mut self, now: Time) {
+        if self.instance.state == State::Ending && self.ends.is_none_or(|ends| ends <= now) {
+            self.instance.state = State::Exited { code: 143, out_of_memory: false };
+        }
         if self.instance.state != State::Running {
             return;
         }
@@ -404,7 +417,9 @@ impl Container {
 
     fn is_restless(&self, now: Time) -> bool {
         let starting = matches!(self.instance.health, HealthState::Starting | HealthState::Unknown);
-        self.instance.state == State::Running
-            && (starting || (self.image.contains("crash") && now.since(self.started).as_secs() < 2))
+        self.instance.state == State::Ending
+            || self.instance.state == State::Running
+                && (starting
+                    || (self.image.contains("crash") && now.since(self.started).as_secs() < 2))
     }
 }

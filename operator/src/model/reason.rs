@@ -101,6 +101,8 @@ pub enum Reason {
         /// The name of the one that took over.
         by: Arc<str>,
     },
+    /// Its end was begun and not seen through: an agent stopped in between.
+    Interrupted,
     /// The name of its slot is free.
     NameFree,
     /// It is healthy and clients do not reach it yet.
@@ -141,6 +143,7 @@ impl Reason {
             Self::Pruned { .. } => "pruned",
             Self::Deleted => "deleted",
             Self::Replaced { .. } => "replaced",
+            Self::Interrupted => "interrupted",
             Self::NameFree => "name-free",
             Self::Ready => "ready",
             Self::Unused => "unused",
@@ -182,6 +185,7 @@ impl fmt::Display for Reason {
             Self::Pruned { revision } => write!(f, "its service is gone ({})", revision.phrase()),
             Self::Deleted => write!(f, "its service is being deleted"),
             Self::Replaced { by } => write!(f, "{by} took over"),
+            Self::Interrupted => write!(f, "its end was begun before"),
             Self::NameFree => write!(f, "the name of its slot is free"),
             Self::Ready => write!(f, "it is healthy"),
             Self::Unused => write!(f, "no service uses it"),

@@ -141,7 +141,7 @@ pub enum State {
     },
     /// Being removed by the engine.
     Removing,
-    /// It may run still, and its platform is ending it or has lost sight of it: nobody new may be led to it.
+    /// It may run still, and its end has begun, or its platform has lost sight of it: nobody new may be led to it.
     Ending,
 }
 

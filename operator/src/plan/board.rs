@@ -282,6 +282,11 @@ impl Member<'_> {
         }
     }
 
+    /// Its end was begun, and nobody is at it.
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.step.is_none() && self.instance.is_some_and(|i| i.state == State::Ending)
+    }
+
     /// Ends it gracefully; `None` while the engine does not show it.
     pub(super) fn stop(
         &self,

@@ -50,7 +50,7 @@ const RULES: [Rule; 12] = [
     }),
     (Bucket::Unknown, |f| f.seen != Seen::Now),
     // A stop counts as leaving until the engine has removed the instance, dead or not, so that
-    // its end is not taken for a crash.
+    // its end is not taken for a crash. So does one that an agent began which was killed.
     (Bucket::Leaving, |f| {
         matches!(f.member.step, Some(Step::Stop { .. } | Step::Withdraw { .. }))
             || matches!(f.state(), Some(State::Removing | State::Ending))

@@ -35,6 +35,11 @@ impl Work<'_, '_> {
         let (_, least) = self.allowance();
         let mut available = self.count(|s| s.bucket == Bucket::Available);
         let mut leaving = Vec::new();
+        // What was begun is seen through: it serves nobody for long any more.
+        let begun = |s: &&Seated<'_>| s.bucket == Bucket::Leaving && s.member.is_interrupted();
+        for s in self.seated.iter().filter(begun) {
+            self.emit_stop(&s.member, Reason::Interrupted, out);
+        }
         // Sick ones first: they serve nobody and cost no budget (promise 8).
         for (index, s) in self.seated.iter().enumerate() {
             if s.bucket == Bucket::Sick {

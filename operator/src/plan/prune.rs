@@ -150,6 +150,9 @@ fn remove(
                 };
                 exit::take(&leaver, because, budget, out);
             }
+            Bucket::Leaving if member.is_interrupted() => {
+                out.take(member.stop(name, &ending.signal, ending.grace), Reason::Interrupted);
+            }
             Bucket::Lost | Bucket::Unknown | Bucket::Leaving => {}
         }
     }

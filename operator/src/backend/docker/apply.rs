@@ -14,7 +14,7 @@ use super::connect::{Engine, READ, WRITE, limited};
 use super::errors::{CallError, line};
 use super::host::Host;
 use super::images;
-use super::labels::{Identity, Me, Whose};
+use super::labels::{self, Identity, Me, Whose};
 use super::session::inspect;
 use super::spec;
 use super::view::Heed;
@@ -180,6 +180,15 @@ impl On<'_> {
         if let There::Gone = self.ours(id).await? {
             return Ok(());
         }
+        if self.host.read(|live| live.ours(&id.0).is_some_and(|o| o.state == State::Ending)) {
+            // Another agent has begun its end, and was killed before or after the signal: a second one might break off what
+            // the first one began, so that it gets the time for that.
+            if self.exited(id, grace).await? {
+                return self.remove_ended(id).await;
+            }
+        } else {
+            self.mark(id).await;
+        }
         if self.kill(id, signal).await? && !self.exited(id, grace).await? {
             tracing::info!(host = %self.host.name, container = %id, "grace is over: SIGKILL");
             if self.kill(id, "SIGKILL").await? && !self.exited(id, KILLED).await? {
@@ -187,6 +196,18 @@ impl On<'_> {
             }
         }
         self.remove_ended(id).await
+    }
+
+    /// Has the engine show that its end has begun. One that cannot be marked ends all the same.
+    async fn mark(&self, id: &InstanceId) {
+        let name = self.host.read(|live| live.ours(&id.0).map(|o| Arc::clone(&o.name)));
+        let Some(name) = name else { return };
+        let to = labels::ending_name(&name, &id.0);
+        let options = RenameContainerOptionsBuilder::default().name(&to).build();
+        let renamed = self.engine.docker.rename_container(&id.0, options);
+        if let Err(e) = limited(WRITE, renamed).await {
+            tracing::debug!(host = %self.host.name, container = %id, error = %e, "not marked as ending");
+        }
     }
 
     /// Sends a signal; `false` when there is nothing running to receive it.

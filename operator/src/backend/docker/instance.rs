@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::dial::host_of;
-use super::labels::Identity;
+use super::labels::{Identity, is_ending};
 use super::probe::Verdict;
 use super::wire::Inspect;
 use crate::model::{Endpoint, HealthState, HostSpec, Resources, State, Time};
@@ -65,6 +65,10 @@ impl Ours {
         if let State::Exited { code, out_of_memory } = &mut state {
             (*code, *out_of_memory) = (i.state.exit_code, i.state.oom_killed);
         }
+        let name = i.name.strip_prefix('/').unwrap_or(&i.name);
+        if matches!(state, State::Running | State::Paused) && is_ending(name, &i.id) {
+            state = State::Ending;
+        }
         let bound = |key: &str| -> Vec<(u16, u16)> {
             let of = i.host_config.port_bindings.iter().flatten();
             of.filter_map(|(k, b)| Some((k.strip_suffix(key)?.parse().ok()?, b.as_ref()?)))
@@ -88,7 +92,7 @@ impl Ours {
             ip(&i.host_config.network_mode).or_else(any_ip)
         };
         Self {
-            name: i.name.strip_prefix('/').unwrap_or(&i.name).into(),
+            name: name.into(),
             identity,
             state,
             created: Time(u64::try_from(nanos(&i.created) / 1_000_000).unwrap_or(0)),
@@ -145,7 +149,11 @@ impl Ours {
 
     /// Whether the engine's word for its state is the one that is known.
     pub(super) fn same_word(&self, word: &str) -> bool {
-        std::mem::discriminant(&state_word(word)) == std::mem::discriminant(&self.state)
+        match (state_word(word), self.state) {
+            // The engine has no word for it.
+            (State::Running | State::Paused, State::Ending) => true,
+            (said, known) => std::mem::discriminant(&said) == std::mem::discriminant(&known),
+        }
     }
 
     /// Where the agent reaches a port of it: on this machine its own address; from afar only what is published.

@@ -17,6 +17,23 @@ pub const SLOT: &str = "evenkeel.dev/slot";
 /// What it is.
 pub const HASH: &str = "evenkeel.dev/hash";
 
+/// Marks the name of a container whose end has begun: whoever comes after us sees by it that it does not stay.
+///
+/// The engine itself shows one that was told to end as running like any other until it has ended.
+pub(super) fn ending_name(name: &str, id: &str) -> String {
+    format!("{name}{}", ending_mark(id))
+}
+
+/// Whether a container's name says that its end has begun.
+pub(super) fn is_ending(name: &str, id: &str) -> bool {
+    name.ends_with(&ending_mark(id))
+}
+
+/// With a part of the id, so that it is free, and is nobody else's by chance.
+fn ending_mark(id: &str) -> String {
+    format!(".ending-{}", id.get(..12).unwrap_or(id))
+}
+
 /// In whose name we act: nothing that carries another pair is ever touched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Me {
@@ -96,6 +113,17 @@ mod tests {
 
     const GOOD: [(&str, &str); 5] =
         [(OWNER, "o"), (FLEET, "f"), (SERVICE, "web"), (SLOT, "3"), (HASH, "00000000000000ab")];
+
+    #[test]
+    fn the_mark_of_an_end_is_read_back_and_is_of_that_container_only() {
+        let id = "0123456789abcdef";
+        let name = ending_name("web_3", id);
+        assert_eq!(name, "web_3.ending-0123456789ab");
+        assert!(is_ending(&name, id));
+        assert!(!is_ending(&name, "fedcba9876543210"));
+        assert!(!is_ending("web_3", id));
+        assert!(is_ending(&ending_name("web_3", "short"), "short"));
+    }
 
     #[test]
     fn what_is_written_is_read_back() {
