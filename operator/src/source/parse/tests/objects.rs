@@ -30,7 +30,14 @@ impl Story {
             default_endpoint: DEFAULT_ENDPOINT,
         };
         let objects = Objects { root: self.root.into(), leaving: self.leaving.clone() };
-        let (desired, applied) = parse_objects("r", &self.files, &[], Some(&objects), &ctx);
+        let (desired, applied) = parse_objects(
+            "r",
+            &shared(&self.files),
+            &[],
+            Some(&objects),
+            &ctx,
+            &mut Known::default(),
+        );
         self.applied = applied;
         desired
     }
