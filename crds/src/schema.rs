@@ -343,6 +343,9 @@ pub(crate) fn each_schema(schema: &mut Value, change: &mut impl FnMut(&mut Map<S
 /// An absent field is absent, never null: YAML's empty value is a slip that deserves a message.
 fn tidy(schema: &mut Map<String, Value>) {
     schema.remove("title");
+    if let Some(Value::String(text)) = schema.get_mut("description") {
+        *text = unwrapped(text);
+    }
     if schema.get("default").is_some_and(Value::is_null) {
         schema.remove("default");
     }
@@ -371,6 +374,24 @@ fn tidy(schema: &mut Map<String, Value>) {
         }
     }
     tidy_variants(schema);
+}
+
+/// A comment's lines end where the editor's do; `kubectl explain` and an editor's hint wrap at their own. What stands apart
+/// and what is in a list keeps its line.
+fn unwrapped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut before = "";
+    for line in text.lines().map(str::trim_end) {
+        let apart = before.is_empty() || line.is_empty() || line.starts_with("- ");
+        out.push_str(match (out.is_empty(), apart) {
+            (true, _) => "",
+            (false, true) => "\n",
+            (false, false) => " ",
+        });
+        out.push_str(line);
+        before = line;
+    }
+    out
 }
 
 /// `oneOf` constants, each with its description, becomes an `enum` that describes them all.

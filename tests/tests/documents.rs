@@ -96,7 +96,11 @@ const ACCOUNTED: [(&str, &str); 25] = [
     ),
     ("cargo xtask image", "tests/tests/image.rs builds one and runs it"),
     ("kubectl apply -k manifests/", "tests/tests/crd/manifests.rs applies it"),
-    ("cargo xtask testbed kubernetes up", "`cargo xtask test` builds what it starts"),
+    (
+        "export KUBECONFIG=$(cargo xtask testbed kubernetes up | tail -n 1)",
+        "`cargo xtask test` builds what it starts",
+    ),
+    ("cargo xtask testbed kubernetes down", "would take it from who tries things beside"),
 ];
 
 /// Commands that are run here, in a directory with the examples, and the exit code they must have.
@@ -265,7 +269,7 @@ fn what_can_be_run_here_runs() {
 
 /// What documents mean to the agent; every secret is missing.
 fn desired(files: &[(&str, &str)]) -> Desired {
-    let files = files.iter().map(|(p, t)| ((*p).to_owned(), t.as_bytes().to_vec()));
+    let files = files.iter().map(|(p, t)| ((*p).to_owned(), t.as_bytes().into()));
     let tree = Tree {
         revision: "0123456789abcdef".into(),
         describe: None,

@@ -21,6 +21,8 @@ const TOOLS: [&str; 2] = ["etcd-server", "kubectl"];
 /// The compiler among the packages.
 const GO: &str = "usr/lib/go-1.27";
 const SOURCES: &str = "tests/apiserver";
+/// The same as other projects' tests have them: a released API server, which also enforces what ours does not.
+const ASSETS: [&str; 3] = ["kube-apiserver", "etcd", "kubectl"];
 /// What the tests start.
 const PROGRAMS: [&str; 3] = ["apiserver", "etcd", "kubectl"];
 
@@ -28,7 +30,7 @@ const PROGRAMS: [&str; 3] = ["apiserver", "etcd", "kubectl"];
 pub(crate) fn ensure(tree: &Tree) -> Result<PathBuf> {
     let given = std::env::var_os("KUBEBUILDER_ASSETS").filter(|path| !path.is_empty());
     let programs = match given {
-        Some(assets) => assets.into(),
+        Some(assets) => assets_in(Path::new(&assets))?,
         None => made(tree)?,
     };
     let link = tree.target().join("kubernetes");
@@ -37,6 +39,20 @@ pub(crate) fn ensure(tree: &Tree) -> Result<PathBuf> {
         symlink(&programs, &link).with_context(|| format!("cannot make {}", link.display()))?;
     }
     Ok(link)
+}
+
+/// The directory, as a link from elsewhere can name it, if everything is in it.
+fn assets_in(given: &Path) -> Result<PathBuf> {
+    let hint = "hint: setup-envtest use -p path 1.33 prints such a directory; without the variable one is built here";
+    let directory = given
+        .canonicalize()
+        .with_context(|| format!("KUBEBUILDER_ASSETS: cannot read {}\n{hint}", given.display()))?;
+    let missing: Vec<&str> =
+        ASSETS.into_iter().filter(|name| !directory.join(name).is_file()).collect();
+    if !missing.is_empty() {
+        bail!("KUBEBUILDER_ASSETS: {} has no {}\n{hint}", given.display(), missing.join(", "));
+    }
+    Ok(directory)
 }
 
 fn made(tree: &Tree) -> Result<PathBuf> {
@@ -155,6 +171,24 @@ mod tests {
         let name = "golang-k8s-apiextensions-apiserver-dev_0.36.4-1_all.deb";
         assert_eq!(release(name).as_deref(), Some("v1.36.4"));
         assert_eq!(release("golang-k8s-api-dev_0.36.4-1_all.deb"), None);
+    }
+
+    #[test]
+    fn assets_are_taken_whole_or_not_at_all() {
+        let dir = std::env::temp_dir().join(format!("evenkeel-assets-{}", std::process::id()));
+        let said = |given: &Path| format!("{:#}", assets_in(given).unwrap_err());
+        assert!(said(&dir).contains("cannot read"), "{}", said(&dir));
+        fs::create_dir_all(dir.join("bin")).unwrap();
+        fs::write(dir.join("bin/etcd"), "").unwrap();
+        let missing = said(&dir.join("bin"));
+        assert!(missing.contains("has no kube-apiserver, kubectl"), "{missing}");
+        for name in ASSETS {
+            fs::write(dir.join("bin").join(name), "").unwrap();
+        }
+        // A link in another directory must lead there too.
+        let taken = assets_in(&dir.join("bin/../bin")).unwrap();
+        assert_eq!(taken, dir.canonicalize().unwrap().join("bin"));
+        fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]

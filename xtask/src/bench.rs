@@ -17,14 +17,14 @@ use crate::setup;
 use crate::tree::Tree;
 
 /// What can be measured.
-pub(crate) const ROWS: [&str; 15] = [
+pub(crate) const ROWS: [&str; 16] = [
     "scale", "rotation", "heal", "commit", "plan", "idle", "loss", "drop", "burst", "size",
-    "objects", "many", "quiet", "kubectl", "marathon",
+    "objects", "many", "read", "quiet", "kubectl", "marathon",
 ];
 /// Those of `bench-edge`: traffic through balancers.
 const EDGE: [&str; 4] = ["loss", "drop", "burst", "size"];
 /// Those of `bench-kubernetes`: the controller on an API server.
-const KUBERNETES: [&str; 4] = ["objects", "many", "quiet", "kubectl"];
+const KUBERNETES: [&str; 5] = ["objects", "many", "read", "quiet", "kubectl"];
 
 pub(crate) fn bench(tree: &Tree, quick: bool, rows: &[String]) -> Result<()> {
     setup::ensure(setup::BUILD)?;

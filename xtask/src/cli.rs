@@ -18,10 +18,11 @@ usage: cargo xtask TASK
   crd [--check]                write what is generated from the API types, or check that it is current
   lint                         format, tidiness, clippy, documentation, generated files, dependencies
   test [FILTER…]               set up what is missing, then run the tests
+  test --cluster [FILTER…]     those that take a full Kubernetes cluster, in namespaces of their own on that of KUBECONFIG
   promises [--cases N]         the property tests for long, in release (default 10000 cases)
   mutants                      break the planner in known ways, one at a time: the tests must notice each
   bench [--quick] [ROW…]       measure scale, rotation, heal, commit, plan, idle; loss, drop, burst, size of traffic;
-                               objects, many, quiet, kubectl on an API server; marathon; or only these rows, in release;
+                               objects, many, read, quiet, kubectl on an API server; marathon; or only these rows, in release;
                                a table, and target/bench/latest.json
   testbed hosts up [N]         N Docker hosts on this machine, each in a network namespace (default 3)
   testbed hosts down [I]       take all of them down, or only host I
@@ -37,7 +38,7 @@ pub(crate) enum Task {
     Images { force: bool },
     Crd { check: bool },
     Lint,
-    Test { filters: Vec<String> },
+    Test { cluster: bool, filters: Vec<String> },
     Promises { cases: u32 },
     Mutants,
     Demo { keep: bool },
@@ -62,10 +63,7 @@ pub(crate) fn parse(args: &[String]) -> Result<Task, String> {
         ["crd"] => Ok(Task::Crd { check: false }),
         ["crd", "--check"] => Ok(Task::Crd { check: true }),
         ["lint"] => Ok(Task::Lint),
-        ["test", filters @ ..] => match filters.iter().find(|filter| filter.starts_with('-')) {
-            Some(flag) => Err(format!("unknown option {flag} of test")),
-            None => Ok(Task::Test { filters: filters.iter().map(|f| (*f).to_owned()).collect() }),
-        },
+        ["test", rest @ ..] => test(rest),
         ["mutants"] => Ok(Task::Mutants),
         ["promises"] => Ok(Task::Promises { cases: CASES }),
         ["promises", "--cases", cases] => match cases.parse() {
@@ -82,6 +80,18 @@ pub(crate) fn parse(args: &[String]) -> Result<Task, String> {
         ["testbed", "kubernetes", "up", "--cluster"] => Ok(Task::KubernetesUp { cluster: true }),
         ["testbed", "kubernetes", "down"] => Ok(Task::KubernetesDown),
         _ => Err(format!("cannot make sense of `{}`", args.join(" "))),
+    }
+}
+
+fn test(rest: &[&str]) -> Result<Task, String> {
+    let (flags, filters): (Vec<&str>, Vec<&str>) =
+        rest.iter().partition(|arg| arg.starts_with('-'));
+    match flags.iter().find(|flag| **flag != "--cluster") {
+        Some(flag) => Err(format!("unknown option {flag} of test")),
+        None => Ok(Task::Test {
+            cluster: !flags.is_empty(),
+            filters: filters.into_iter().map(str::to_owned).collect(),
+        }),
     }
 }
 
@@ -130,8 +140,13 @@ mod tests {
         assert_eq!(parsed("crd"), Ok(Task::Crd { check: false }));
         assert_eq!(parsed("crd --check"), Ok(Task::Crd { check: true }));
         assert_eq!(parsed("lint"), Ok(Task::Lint));
-        assert_eq!(parsed("test"), Ok(Task::Test { filters: vec![] }));
-        assert_eq!(parsed("test a b"), Ok(Task::Test { filters: vec!["a".into(), "b".into()] }));
+        let test = |cluster, filters: &[&str]| {
+            Ok(Task::Test { cluster, filters: filters.iter().map(|f| (*f).to_owned()).collect() })
+        };
+        assert_eq!(parsed("test"), test(false, &[]));
+        assert_eq!(parsed("test a b"), test(false, &["a", "b"]));
+        assert_eq!(parsed("test --cluster"), test(true, &[]));
+        assert_eq!(parsed("test a --cluster"), test(true, &["a"]));
         assert_eq!(parsed("promises"), Ok(Task::Promises { cases: 10_000 }));
         assert_eq!(parsed("promises --cases 7"), Ok(Task::Promises { cases: 7 }));
         assert_eq!(parsed("testbed hosts up"), Ok(Task::HostsUp { count: 3 }));

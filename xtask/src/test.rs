@@ -5,6 +5,7 @@ use anyhow::{Context as _, Result};
 use crate::apiserver;
 use crate::command::cargo;
 use crate::images;
+use crate::kubernetes;
 use crate::python;
 use crate::rust_text;
 use crate::setup;
@@ -15,6 +16,8 @@ use crate::tree::{Text, Tree};
 /// How many hosts the tests of several hosts take, and what is in the name of each such test.
 const HOSTS: u8 = 3;
 const ON_HOSTS: &str = "three_hosts::";
+/// What is in the name of each test that takes a full cluster.
+const ON_A_CLUSTER: &str = "on_a_cluster::";
 
 pub(crate) fn test(tree: &Tree, filters: &[String]) -> Result<()> {
     setup::ensure(setup::BUILD)?;
@@ -25,13 +28,45 @@ pub(crate) fn test(tree: &Tree, filters: &[String]) -> Result<()> {
     if let Err(why) = client {
         println!("NOT TESTED: our Marathon with a client that others wrote: {why:#}");
     }
+    println!("NOT TESTED: {}: KUBECONFIG=… cargo xtask test --cluster", kubernetes::ONLY_A_CLUSTER);
     outcome
+}
+
+/// The tests that take a full cluster, in the one that the environment names.
+pub(crate) fn on_cluster(tree: &Tree, filters: &[String]) -> Result<()> {
+    let Some(cluster) = kubernetes::named() else {
+        println!("NOT TESTED: {}", kubernetes::ONLY_A_CLUSTER);
+        println!(
+            "hint: KUBECONFIG must name a cluster on which tests may make namespaces of their own"
+        );
+        return Ok(());
+    };
+    setup::ensure(setup::BUILD)?;
+    setup::ensure(setup::TESTS)?;
+    apiserver::ensure(tree)?;
+    images::build(tree, false)?;
+    let definitions = kubernetes::Definitions::ensure(tree)?;
+    let notes = tree.target().join("cluster-not-tested");
+    let _ = std::fs::remove_file(&notes);
+    let words: &[&str] = if setup::nextest() { &["nextest", "run"] } else { &["test"] };
+    let outcome = cargo()
+        .args(words)
+        .args(["--locked", "--package", "evenkeel-tests", "--test", "cluster", "--"])
+        .args(filters)
+        .env("EVENKEEL_CLUSTER", &cluster)
+        .env("EVENKEEL_NOT_TESTED", &notes.to_string_lossy())
+        .within(tree.root())
+        .go();
+    let removed = definitions.remove();
+    // Where it is read, after the line that counts.
+    print!("{}", std::fs::read_to_string(&notes).unwrap_or_default());
+    outcome.and(removed)
 }
 
 fn with_hosts(tree: &Tree, filters: &[String]) -> Result<()> {
     // Brings the images to the local engine too.
     let why = match testbed::up(tree, HOSTS) {
-        Ok(()) => return run(tree, filters, &[]),
+        Ok(()) => return run(tree, filters, &["--skip", ON_A_CLUSTER]),
         Err(why) => why,
     };
     let not_tested = || {
@@ -39,7 +74,7 @@ fn with_hosts(tree: &Tree, filters: &[String]) -> Result<()> {
     };
     images::build(tree, false)?;
     not_tested();
-    let outcome = run(tree, filters, &["--skip", ON_HOSTS]);
+    let outcome = run(tree, filters, &["--skip", ON_A_CLUSTER, "--skip", ON_HOSTS]);
     // Once more where it is read, after the line that counts the others.
     not_tested();
     outcome

@@ -237,7 +237,7 @@ fn read(path: &Path) -> Result<Tree, CliError> {
     } else {
         let bytes =
             std::fs::read(path).map_err(|e| CliError::new(format!("{}: {e}", path.display())))?;
-        tree.files.insert(name, bytes);
+        tree.files.insert(name, bytes.into());
     }
     Ok(tree)
 }

@@ -130,7 +130,7 @@ fn read(
     owner: &OwnerId,
 ) -> (Desired, BTreeMap<String, Vec<Problem>>) {
     let all = documents.iter().chain(stand_ins);
-    let files = all.map(|d| (d.file(), d.text.clone().into_bytes())).collect();
+    let files = all.map(|d| (d.file(), d.text.as_bytes().into())).collect();
     let (desired, _) = parse::parse("import", &files, &[], &context(owner, &Applied::default()));
     let mut problems: BTreeMap<String, Vec<Problem>> = BTreeMap::new();
     for problem in &desired.problems {

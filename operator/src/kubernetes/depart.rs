@@ -1,5 +1,7 @@
 //! May an object that is being deleted go? Only when it is known that nothing of it is left. Pure.
 
+use std::collections::BTreeSet;
+
 use super::object::{Kind, Object};
 use super::status::Index;
 use crate::report::view::{FleetView, ServiceView};
@@ -23,14 +25,16 @@ pub fn may_go(object: &Object, planned: bool, used: usize, now: &Index<'_>) -> R
     if !planned {
         return Err("its end is about to be planned".into());
     }
-    let of = &*object.fleet;
-    let fleet = now.fleets.get(of);
-    let silent: Vec<&str> = fleet.map(|f| silent(f)).unwrap_or_default();
-    let mover = format!("{name}-vip");
-    let mut ours: Vec<&ServiceView> = now.services.get(name).copied().into_iter().collect();
+    let mut ours: Vec<&ServiceView> = now.views(name).to_vec();
     if object.key.kind == Kind::LoadBalancer {
-        ours.extend(now.services.get(mover.as_str()));
+        ours.extend(now.views(&format!("{name}-vip")));
     }
+    // Where it should run, and where something of it is left from before.
+    let mut fleets: BTreeSet<&str> = object.fleets.iter().map(|fleet| &**fleet).collect();
+    fleets.extend(ours.iter().map(|view| view.fleet.as_str()));
+    let unknown = fleets.iter().find(|of| !now.fleets.contains_key(**of));
+    let silent: Vec<&str> =
+        fleets.iter().filter_map(|of| now.fleets.get(of)).flat_map(|f| silent(f)).collect();
     let left: usize = ours.iter().map(|s| s.instances.len()).sum();
     if left > 0 || ours.iter().any(|s| !s.in_flight.is_empty()) {
         let mut text = format!("{left} instances are still there");
@@ -42,7 +46,7 @@ pub fn may_go(object: &Object, planned: bool, used: usize, now: &Index<'_>) -> R
         }
         return Err(text);
     }
-    if fleet.is_none() {
+    if let Some(of) = unknown {
         // Without its fleet nobody can be asked. What never ran has nothing to leave behind.
         let had = object.status.get("replicas").and_then(serde_json::Value::as_i64).unwrap_or(0);
         let why = format!(

@@ -8,6 +8,7 @@
 //! * [`follow`]: keeps the cache up with the API server
 //! * [`tree`]: from the cache to files (pure)
 //! * [`source`]: publishes them as a source does
+//! * [`sum`]: what several fleets say of one service, as one (pure)
 //! * [`status`]: from the report to what an object's status should say (pure)
 //! * [`depart`]: may an object that is being deleted go? (pure)
 //! * [`event`]: what happened, for `kubectl describe`
@@ -26,6 +27,7 @@ pub mod object;
 pub mod secret;
 pub mod source;
 pub mod status;
+pub mod sum;
 pub mod tree;
 pub mod write;
 

@@ -96,8 +96,8 @@ pub struct Object {
     pub finalizers: Vec<String>,
     /// Annotations of ours.
     pub annotations: BTreeMap<String, String>,
-    /// The fleet that the document names, or the default one.
-    pub fleet: Arc<str>,
+    /// The fleets that the document names, or the default one; never none.
+    pub fleets: Vec<Arc<str>>,
     /// The document: what it says and nothing of what others wrote beside it.
     pub document: Arc<[u8]>,
     /// Its status as it stands.
@@ -118,7 +118,7 @@ impl Object {
             .collect();
         let spec = data.get_mut("spec").map(Value::take).unwrap_or_default();
         let status = data.get_mut("status").map(Value::take).unwrap_or_default();
-        let fleet = spec.get("fleet").and_then(Value::as_str).unwrap_or(DEFAULT_FLEET).into();
+        let fleets = fleets(&spec);
         let document = document(kind, &name, &annotations, spec);
         Some(Self {
             key: Key { namespace, kind, name },
@@ -128,7 +128,7 @@ impl Object {
             deleting: metadata.deletion_timestamp.is_some(),
             finalizers: metadata.finalizers.unwrap_or_default(),
             annotations,
-            fleet,
+            fleets,
             document,
             status,
         })
@@ -164,6 +164,14 @@ impl Object {
         };
         wrong(DELETION, &["orphan"]).or_else(|| wrong(SUSPEND, &["true", "false"]))
     }
+}
+
+/// A service over several fleets has its own among those.
+fn fleets(spec: &Value) -> Vec<Arc<str>> {
+    let named = |at: &Value| at.get("fleet").and_then(Value::as_str).map(Arc::from);
+    let placements = spec.get("placements").and_then(Value::as_array);
+    let all: Vec<Arc<str>> = placements.into_iter().flatten().filter_map(named).collect();
+    if all.is_empty() { vec![named(spec).unwrap_or_else(|| DEFAULT_FLEET.into())] } else { all }
 }
 
 /// The object as a document: JSON is YAML.
@@ -239,6 +247,19 @@ pub(super) mod tests {
             let read: Value = serde_json::from_slice(&o.document).unwrap();
             assert_eq!(read["spec"], spec);
         }
+    }
+
+    #[test]
+    fn a_service_names_all_of_its_fleets() {
+        let of = |spec: Value| {
+            let whole = json!({"metadata": {"name": "web"}, "spec": spec});
+            object(Kind::ScalingService, whole).fleets.join(" ")
+        };
+        assert_eq!(of(json!({})), "default");
+        assert_eq!(of(json!({"fleet": "shop", "placements": []})), "shop");
+        let placements = json!([{"fleet": "old", "weight": 1}, {"fleet": "new", "weight": 1}]);
+        assert_eq!(of(json!({"fleet": "default", "placements": placements})), "old new");
+        assert_eq!(of(json!({"placements": [{"fleet": 7}], "fleet": "shop"})), "shop");
     }
 
     #[test]

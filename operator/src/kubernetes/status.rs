@@ -1,12 +1,14 @@
 //! From the report to what an object's status should say. Pure: the same report gives the same status, so that a status
 //! is written once.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::object::{Kind, Object};
+use super::sum;
 use crate::backend::docker::SERVICE;
 use crate::report::view::{
     ConditionView, FleetView, ProblemView, ServiceView, Stamp, StatusView, WaitingView,
@@ -22,8 +24,8 @@ const LONGEST: usize = 4000;
 /// The report by names.
 #[derive(Debug)]
 pub struct Index<'a> {
-    /// Services and balancers.
-    pub services: BTreeMap<&'a str, &'a ServiceView>,
+    /// Services and balancers, as each fleet sees them that knows of them.
+    pub services: BTreeMap<&'a str, Vec<&'a ServiceView>>,
     /// Fleets.
     pub fleets: BTreeMap<&'a str, &'a FleetView>,
     /// Problems by the path of their document.
@@ -44,12 +46,21 @@ impl<'a> Index<'a> {
                 wrong_fleets.entry(fleet).or_insert(problem.message.as_str());
             }
         }
+        let mut services: BTreeMap<&str, Vec<&ServiceView>> = BTreeMap::new();
+        for service in &status.services {
+            services.entry(&service.name).or_default().push(service);
+        }
         Self {
-            services: status.services.iter().map(|s| (s.name.as_str(), s)).collect(),
+            services,
             fleets: status.fleets.iter().map(|f| (f.name.as_str(), f)).collect(),
             problems,
             wrong_fleets,
         }
+    }
+
+    /// What the fleets say of a service.
+    pub fn views(&self, name: &str) -> &[&'a ServiceView] {
+        self.services.get(name).map(|views| &views[..]).unwrap_or_default()
     }
 }
 
@@ -83,20 +94,20 @@ pub fn wanted(
     let read = facts.read?;
     let mut status = Map::new();
     status.insert("observedGeneration".into(), read.into());
-    let (views, waiting): (Vec<ConditionView>, Vec<&WaitingView>) =
-        if object.key.kind == Kind::Fleet {
-            let view = index.fleets.get(name).copied();
-            fleet(&mut status, view, facts)?
-        } else {
-            let view = index.services.get(name).copied();
-            // One that is not in force makes nobody say anything of what should run on it.
-            let wrong = index.wrong_fleets.get(&*object.fleet);
-            let wrong = wrong.filter(|_| !index.fleets.contains_key(&*object.fleet));
-            service(&mut status, object, view, facts, wrong.copied())?
-        };
+    let (views, waiting): Said = if object.key.kind == Kind::Fleet {
+        let view = index.fleets.get(name).copied();
+        fleet(&mut status, view, facts)?
+    } else {
+        // One that is not in force makes nobody say anything of what should run on it.
+        let wrong = object.fleets.iter().find_map(|fleet| {
+            let why = index.wrong_fleets.get(&**fleet)?;
+            (!index.fleets.contains_key(&**fleet)).then_some((&**fleet, *why))
+        });
+        service(&mut status, object, sum::of(index.views(name)), facts, wrong)?
+    };
     // An annotation that means nothing is told where what is not done yet is told.
     let misspelt = object.misspelt().map(|message| json!({ "message": message }));
-    let waiting = waiting.iter().map(|w| waiting_value(w));
+    let waiting = waiting.iter().map(waiting_value);
     let waiting: Vec<Value> = misspelt.into_iter().chain(waiting).take(MOST).collect();
     status.insert("waiting".into(), waiting.into());
     let answered =
@@ -109,19 +120,20 @@ pub fn wanted(
     Some(Value::Object(status))
 }
 
-type Said<'a> = (Vec<ConditionView>, Vec<&'a WaitingView>);
+type Said = (Vec<ConditionView>, Vec<WaitingView>);
 
-fn service<'a>(
+fn service(
     status: &mut Map<String, Value>,
     object: &Object,
-    view: Option<&'a ServiceView>,
+    view: Option<Cow<'_, ServiceView>>,
     facts: &Facts<'_>,
-    wrong_fleet: Option<&str>,
-) -> Option<Said<'a>> {
+    wrong_fleet: Option<(&str, &str)>,
+) -> Option<Said> {
+    let view = view.as_deref();
     let settled = facts.passed == facts.read;
     let invalid = invalid(facts).or_else(|| {
-        let why = wrong_fleet.filter(|_| view.is_none())?;
-        let message = format!("the fleet {} cannot be used: {why}", object.fleet);
+        let (fleet, why) = wrong_fleet.filter(|_| view.is_none())?;
+        let message = format!("the fleet {fleet} cannot be used: {why}");
         Some(("FleetInvalid", message))
     });
     // Another object of the same name may be the one that runs.
@@ -148,7 +160,7 @@ fn service<'a>(
     if let Some(applied) = applied.or_else(|| text(&object.status, "appliedRevision")) {
         status.insert("appliedRevision".into(), applied.into());
     }
-    let waiting = view.map(|v| v.waiting.iter().collect()).unwrap_or_default();
+    let waiting = view.map(|v| v.waiting.clone()).unwrap_or_default();
     let conditions = if let Some(why) = &facts.leaving {
         leaving(why)
     } else if let Some((reason, message)) = invalid {
@@ -159,11 +171,11 @@ fn service<'a>(
     Some((conditions, waiting))
 }
 
-fn fleet<'a>(
+fn fleet(
     status: &mut Map<String, Value>,
-    view: Option<&'a FleetView>,
+    view: Option<&FleetView>,
     facts: &Facts<'_>,
-) -> Option<Said<'a>> {
+) -> Option<Said> {
     let invalid = invalid(facts);
     let hosts = view.map(|v| &v.hosts[..]).unwrap_or_default();
     let up = hosts.iter().filter(|h| h.state == "up").count();
@@ -171,7 +183,7 @@ fn fleet<'a>(
     status.insert("readyHosts".into(), up.into());
     status.insert("services".into(), facts.used.into());
     status.insert("instances".into(), hosts.iter().map(|h| h.instances).sum::<u32>().into());
-    let waiting: Vec<&WaitingView> = view.map(|v| v.waiting.iter().collect()).unwrap_or_default();
+    let waiting = view.map(|v| v.waiting.clone()).unwrap_or_default();
     let stand = format!("{up} of {} hosts answer", hosts.len());
     let conditions = if let Some(why) = &facts.leaving {
         leaving(why)

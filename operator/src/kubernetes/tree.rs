@@ -70,7 +70,7 @@ fn of_those(
         match why {
             Some(why) => skipped.push(Skipped { path, why }),
             None => {
-                files.insert(path, object.document.to_vec());
+                files.insert(path, object.document.clone());
             }
         }
     }

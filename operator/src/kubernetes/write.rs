@@ -17,7 +17,7 @@ use super::depart::may_go;
 use super::object::{Key, Kind, Object};
 use super::source::Snapshots;
 use super::status::{Facts, Index, differs, turns, wanted};
-use super::tree::Snapshot;
+use super::tree::{Planned, Snapshot};
 use super::{FINALIZER, MANAGER, PREFIX};
 use crate::bell::Doorbell;
 use crate::clock::Clock;
@@ -172,7 +172,9 @@ impl Writer {
         let read = read.and_then(|r| self.snapshots.get(r));
         let mut used: BTreeMap<&str, usize> = BTreeMap::new();
         for object in view.objects.values().filter(|o| o.key.kind != Kind::Fleet) {
-            *used.entry(&object.fleet).or_default() += 1;
+            for fleet in &object.fleets {
+                *used.entry(fleet).or_default() += 1;
+            }
         }
         let living: BTreeSet<(Kind, &Arc<str>)> = view
             .objects
@@ -191,46 +193,31 @@ impl Writer {
             if mine.uid != object.uid {
                 *mine = Past { uid: object.uid.clone(), ..Past::default() };
             }
-            let mut snapshot = |revision: Option<&str>| {
-                let revision = revision?;
-                let found = known
+            let planned = |revision: &str| {
+                let snapshot = known
                     .entry(revision.to_owned())
                     .or_insert_with(|| self.snapshots.get(revision));
-                found.clone()
+                snapshot.as_ref().and_then(|s| s.get(&object.key)).copied()
             };
             let name = &*object.key.name;
-            let (attempted, applied) = if object.key.kind == Kind::Fleet {
-                (index.fleets.get(name).and_then(|f| f.revision.as_deref()), None)
-            } else {
-                let service = index.services.get(name);
-                let attempted = service.and_then(|s| s.attempted_revision.as_deref());
-                let fleet = || index.fleets.get(&*object.fleet);
-                let attempted = attempted.or_else(|| fleet().and_then(|f| f.revision.as_deref()));
-                (attempted, service.and_then(|s| s.applied_revision.as_deref()))
-            };
             let in_read = read.as_ref().and_then(|s| s.get(&object.key)).copied();
-            let passed = snapshot(attempted).and_then(|s| s.get(&object.key).copied());
+            let Passes { passed, applied, left } = passes(object, &index, in_read, planned);
             let used = used.get(name).copied().unwrap_or_default();
             let used = if object.key.kind == Kind::Fleet { used } else { 0 };
             let mut facts = Facts {
                 read: in_read.map(|p| p.generation),
-                passed: passed.map(|p| p.generation),
-                applied: snapshot(applied)
-                    .and_then(|s| s.get(&object.key).copied())
-                    .map(|p| p.generation),
+                passed,
+                applied,
                 used,
                 ..Facts::default()
             };
             let path = format!("{}{}", self.root, object.key.path());
             facts.problems = index.problems.get(path.as_str()).cloned().unwrap_or_default();
-            // Without its fleet no pass is about it; what was read must do.
-            let left =
-                passed.or(in_read.filter(|_| attempted.is_none())).is_some_and(|p| p.leaving);
             if object.deleting {
                 // One of a name that another has, or one that never counted, leaves nothing behind.
-                let service = index.services.get(name);
-                let another = living.contains(&(object.key.kind, &object.key.name))
-                    || (left && service.is_some_and(|s| s.desired > 0));
+                let wanted = index.views(name).iter().any(|view| view.desired > 0);
+                let another =
+                    living.contains(&(object.key.kind, &object.key.name)) || (left && wanted);
                 let never =
                     object.key.kind != Kind::Fleet && in_read.is_none() && !object.was_taken_up();
                 if !another && !never {
@@ -283,13 +270,15 @@ impl Writer {
             return Some(asked.to_owned());
         }
         let of = match object.key.kind {
-            Kind::Fleet => &*object.key.name,
-            Kind::LoadBalancer | Kind::ScalingService => &*object.fleet,
+            Kind::Fleet => std::slice::from_ref(&object.key.name),
+            Kind::LoadBalancer | Kind::ScalingService => &object.fleets[..],
         };
         match &mine.asked {
             Some((same, since)) if same == asked => {
-                let fleet = index.fleets.get(of);
-                let passed = fleet.and_then(|f| f.last_pass).is_some_and(|at| at.0 > *since);
+                let passed = of.iter().all(|fleet| {
+                    let fleet = index.fleets.get(&**fleet);
+                    fleet.and_then(|f| f.last_pass).is_some_and(|at| at.0 > *since)
+                });
                 passed.then(|| asked.to_owned())
             }
             Some(_) | None => {
@@ -376,6 +365,54 @@ impl Writer {
         };
         Ok(answer.metadata.resource_version.unwrap_or_default())
     }
+}
+
+/// How far the passes over an object's fleets have come.
+struct Passes {
+    /// The generation that all of them were about.
+    passed: Option<i64>,
+    /// The generation that was reached on all of them.
+    applied: Option<i64>,
+    /// All of them knew that it leaves.
+    left: bool,
+}
+
+/// `planned` says what there was of the object in a revision.
+fn passes(
+    object: &Object,
+    index: &Index<'_>,
+    in_read: Option<Planned>,
+    mut planned: impl FnMut(&str) -> Option<Planned>,
+) -> Passes {
+    let name = &*object.key.name;
+    let views = if object.key.kind == Kind::Fleet { &[] } else { index.views(name) };
+    let mut fleets: BTreeSet<&str> = match object.key.kind {
+        Kind::Fleet => BTreeSet::from([name]),
+        Kind::LoadBalancer | Kind::ScalingService => object.fleets.iter().map(|f| &**f).collect(),
+    };
+    fleets.extend(views.iter().map(|view| view.fleet.as_str()));
+    let mut all = Passes { passed: Some(i64::MAX), applied: Some(i64::MAX), left: true };
+    for fleet in fleets {
+        let view = views.iter().find(|view| view.fleet == fleet);
+        let attempted = view.and_then(|view| view.attempted_revision.as_deref());
+        let of_fleet = || index.fleets.get(fleet).and_then(|f| f.revision.as_deref());
+        let attempted = attempted.or_else(of_fleet);
+        let passed = attempted.and_then(&mut planned);
+        let applied = match view {
+            Some(view) => view.applied_revision.as_deref().and_then(&mut planned),
+            // It has no part of it: that is what was asked for, once another fleet says what it is.
+            None => passed.filter(|_| !views.is_empty()),
+        };
+        let least = |so_far: Option<i64>, here: Option<Planned>| {
+            so_far.zip(here).map(|(so_far, here)| so_far.min(here.generation))
+        };
+        all.passed = least(all.passed, passed);
+        all.applied = least(all.applied, applied);
+        // Without its fleet no pass is about it; what was read must do.
+        let known = passed.or(in_read.filter(|_| attempted.is_none()));
+        all.left &= known.is_some_and(|p| p.leaving);
+    }
+    all
 }
 
 /// The finalizers that an object should have, where it has others. Names of ours from earlier versions go.

@@ -3,7 +3,6 @@
 //! Never writes, never leaves the directory by a symbolic link, and never takes a directory
 //! that has vanished for an empty one.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
@@ -18,7 +17,7 @@ use tokio::task::spawn_blocking;
 use super::error::FetchError;
 use super::poll::Fetch;
 use super::tree::{
-    Collector, Limits, Name, Skipped, Tree, is_document, join, name, printable_bytes,
+    Collector, Files, Limits, Name, Skipped, Tree, is_document, join, name, printable_bytes,
 };
 use crate::bell::Doorbell;
 
@@ -107,7 +106,7 @@ impl Dir {
 type Print = [u8; 32];
 
 struct Scan {
-    files: BTreeMap<String, Vec<u8>>,
+    files: Files,
     skipped: Vec<Skipped>,
     /// Over names, sizes and times, and over contents by nothing else.
     print: Print,
@@ -233,7 +232,7 @@ fn read_file(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 }
 
 /// What was skipped belongs to it: a file that grows too large is a change as well.
-fn revision(files: &BTreeMap<String, Vec<u8>>, skipped: &[Skipped]) -> String {
+fn revision(files: &Files, skipped: &[Skipped]) -> String {
     let mut sum = Sha256::new();
     let mut add = |bytes: &[u8]| {
         sum.update((bytes.len() as u64).to_be_bytes());

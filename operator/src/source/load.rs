@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::parse::{self, Applied, Context, Secrets};
+use super::parse::{self, Applied, Context, Known, Secrets};
 use super::poll::SourceState;
 use super::store::Store;
 use super::tree::Tree;
@@ -25,6 +25,7 @@ pub struct Loader {
     secrets: Arc<dyn Secrets + Send + Sync>,
     store: Option<Arc<Store>>,
     applied: Applied,
+    known: Known,
 }
 
 impl Loader {
@@ -45,18 +46,20 @@ impl Loader {
                 read.ok()
             })
             .unwrap_or_default();
-        Self { owner, secrets, store, applied }
+        Self { owner, secrets, store, applied, known: Known::default() }
     }
 
     /// Parses one tree and keeps what is in force after it.
     pub async fn load(&mut self, tree: Arc<Tree>) -> Arc<Desired> {
         let (owner, secrets) = (self.owner.clone(), self.secrets.clone());
         let previous = std::mem::take(&mut self.applied);
+        let mut known = std::mem::take(&mut self.known);
         let parsed = tokio::task::spawn_blocking(move || {
             let ctx = context(&owner, &*secrets, &previous);
-            parse_tree(&tree, &ctx)
+            let (desired, applied) = parse_known(&tree, &ctx, &mut known);
+            (desired, applied, known)
         });
-        let (desired, applied) = match parsed.await {
+        let (desired, applied, known) = match parsed.await {
             Ok(parsed) => parsed,
             Err(e) => std::panic::resume_unwind(e.into_panic()),
         };
@@ -66,6 +69,7 @@ impl Loader {
             tracing::warn!(error = %e.chain(), "what is in force cannot be kept for the next start");
         }
         self.applied = applied;
+        self.known = known;
         Arc::new(desired)
     }
 
@@ -113,7 +117,11 @@ pub fn context<'a>(
 
 /// Parses a tree, what was skipped of it included.
 pub fn parse_tree(tree: &Tree, ctx: &Context<'_>) -> (Desired, Applied) {
+    parse_known(tree, ctx, &mut Known::default())
+}
+
+fn parse_known(tree: &Tree, ctx: &Context<'_>, known: &mut Known) -> (Desired, Applied) {
     let skipped: Vec<(String, String)> =
         tree.skipped.iter().map(|s| (s.path.clone(), s.why.clone())).collect();
-    parse::parse_objects(&tree.revision, &tree.files, &skipped, tree.objects.as_ref(), ctx)
+    parse::parse_objects(&tree.revision, &tree.files, &skipped, tree.objects.as_ref(), ctx, known)
 }

@@ -1,12 +1,12 @@
 //! Documents of files and objects of an API as one source: either that fails keeps what it had.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
 use super::poll::{SourceError, SourceState};
-use super::tree::{Objects, Skipped, Tree};
+use super::tree::{Files, Objects, Skipped, Tree};
 
 /// What the paths of documents begin with then.
 pub const FILES: &str = "git/";
@@ -55,8 +55,11 @@ pub fn merge(files: &SourceState, objects: &SourceState) -> SourceState {
 
 /// Two trees as one.
 pub fn both(files: &Tree, objects: &Tree) -> Tree {
-    let under = |root: &'static str, tree: &Tree| -> BTreeMap<String, Vec<u8>> {
-        tree.files.iter().map(|(path, bytes)| (format!("{root}{path}"), bytes.clone())).collect()
+    let under = |root: &'static str, tree: &Tree| -> Files {
+        tree.files
+            .iter()
+            .map(|(path, bytes)| (format!("{root}{path}"), Arc::clone(bytes)))
+            .collect()
     };
     let skipped = |root: &'static str, tree: &Tree| -> Vec<Skipped> {
         let path =
@@ -98,7 +101,7 @@ mod tests {
     use super::*;
 
     fn state(revision: &str, path: &str) -> SourceState {
-        let files = BTreeMap::from([(path.to_owned(), b"{}".to_vec())]);
+        let files = Files::from([(path.to_owned(), b"{}".as_slice().into())]);
         let skipped = vec![Skipped { path: ".".into(), why: "odd".into() }];
         let tree =
             Tree { revision: revision.into(), describe: None, files, skipped, objects: None };

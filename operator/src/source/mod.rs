@@ -27,4 +27,4 @@ pub mod webhook;
 
 pub use error::FetchError;
 pub use secret::{Secret, redact};
-pub use tree::{Limits, Objects, Skipped, Tree, TreeMeta};
+pub use tree::{Files, Limits, Objects, Skipped, Tree, TreeMeta};

@@ -372,7 +372,7 @@ fn decode(bytes: &[u8]) -> Result<(String, Tree), String> {
     for (path, len) in index {
         let (file, after) =
             rest.split_at_checked(len).ok_or_else(|| format!("{path} is cut short"))?;
-        files.insert(path, file.to_vec());
+        files.insert(path, file.into());
         rest = after;
     }
     if !rest.is_empty() {

@@ -5,9 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+/// Contents by path. They are shared: the same bytes are in the trees of many revisions.
+pub type Files = BTreeMap<String, Arc<[u8]>>;
 
 /// One revision's files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +21,7 @@ pub struct Tree {
     /// Who made the revision and why, where the source knows.
     pub describe: Option<TreeMeta>,
     /// Contents by path below the source's directory, `/` separated.
-    pub files: BTreeMap<String, Vec<u8>>,
+    pub files: Files,
     /// What should have been read and could not be; each becomes a problem.
     pub skipped: Vec<Skipped>,
     /// Where some of the files are objects of an API, which are deleted one by one and by name.
@@ -102,7 +106,7 @@ const MAX_SKIPPED: usize = 100;
 #[derive(Debug)]
 pub(super) struct Collector {
     limits: Limits,
-    files: BTreeMap<String, Vec<u8>>,
+    files: Files,
     bytes: u64,
     entries: usize,
     skipped: Vec<Skipped>,
@@ -165,7 +169,7 @@ impl Collector {
     /// Takes a document that [`Collector::admit`] let in.
     pub(super) fn add(&mut self, path: String, bytes: Vec<u8>) {
         self.bytes += bytes.len() as u64;
-        self.files.insert(path, bytes);
+        self.files.insert(path, bytes.into());
     }
 
     pub(super) fn skip(&mut self, path: &str, why: impl Into<String>) {
@@ -182,7 +186,7 @@ impl Collector {
         self.skipped.insert(0, Skipped { path: printable(path), why });
     }
 
-    pub(super) fn finish(mut self) -> (BTreeMap<String, Vec<u8>>, Vec<Skipped>) {
+    pub(super) fn finish(mut self) -> (Files, Vec<Skipped>) {
         self.skipped.sort();
         if self.more > 0 {
             let why = format!("{} more were skipped", self.more);
@@ -343,7 +347,7 @@ mod tests {
             let (files, skipped) = c.finish();
             prop_assert!(files.len() <= 20);
             prop_assert!(files.values().all(|f| f.len() <= 100));
-            prop_assert!(files.values().map(Vec::len).sum::<usize>() <= 500);
+            prop_assert!(files.values().map(|f| f.len()).sum::<usize>() <= 500);
             prop_assert!(files.len() == all || !skipped.is_empty());
         }
     }

@@ -5,12 +5,15 @@
 #![allow(clippy::disallowed_methods, reason = "it waits for processes")]
 
 pub mod access;
+pub mod cluster;
 mod flavour;
 mod process;
 pub mod proxy;
+pub mod rig;
 
 use std::fs;
 use std::io::Write as _;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -31,6 +34,7 @@ const TOKENS: &str = "admin-token,admin,1,\"system:masters\"\n";
 /// An API server with its etcd, both ended when it is dropped.
 pub struct ApiServer {
     dir: PathBuf,
+    kubectl: Kubectl,
     flavour: Flavour,
     ports: Ports,
     etcd: Process,
@@ -80,7 +84,8 @@ impl ApiServer {
         let ports = Ports::free();
         let etcd = Process::spawn("etcd", &dir, stays, flavour.etcd(&dir, ports));
         let server = Process::spawn("apiserver", &dir, stays, flavour.server(&dir, ports));
-        let started = Self { dir, flavour, ports, etcd, server, stays };
+        let kubectl = Kubectl { config: dir.join("kubeconfig") };
+        let started = Self { dir, kubectl, flavour, ports, etcd, server, stays };
         started.wait();
         started
     }
@@ -104,64 +109,6 @@ impl ApiServer {
     /// `kube-apiserver` reads it only at its start).
     pub fn tokens(&self) -> PathBuf {
         self.dir.join("tokens.csv")
-    }
-
-    /// Runs kubectl.
-    pub fn kubectl(&self, args: &[&str]) -> Output {
-        kubectl(&self.kubeconfig(), args)
-    }
-
-    /// Runs kubectl, which must succeed; what it said on standard output.
-    pub fn run(&self, args: &[&str]) -> String {
-        succeeded(args, &self.kubectl(args))
-    }
-
-    /// The same with `text` on standard input, for `-f -`.
-    pub fn feed(&self, args: &[&str], text: &str) -> String {
-        succeeded(args, &self.fed(args, text))
-    }
-
-    /// Runs kubectl with `text` on standard input; it may fail.
-    pub fn fed(&self, args: &[&str], text: &str) -> Output {
-        let mut command = kubectl_command(&self.kubeconfig());
-        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        std::thread::scope(|both| {
-            // It may answer before it has read everything, and then waits for somebody to listen. One that fails before
-            // closes the pipe, and says why on its own.
-            both.spawn(move || {
-                let _ = stdin.write_all(text.as_bytes());
-            });
-            child.wait_with_output().unwrap()
-        })
-    }
-
-    /// The documents of a text as they would be made, one by one: `--dry-run=client` only reads them, `--dry-run=server`
-    /// asks the server, which fills in its defaults.
-    pub fn items(&self, dry_run: &str, text: &str) -> Vec<Value> {
-        let text = self.feed(&["create", dry_run, "-o", "json", "-f", "-"], text);
-        let mut items = Vec::new();
-        for value in serde_json::Deserializer::from_str(&text).into_iter::<Value>() {
-            match value.unwrap() {
-                mut list if list["kind"] == "List" => {
-                    items.append(list["items"].as_array_mut().unwrap());
-                }
-                one => items.push(one),
-            }
-        }
-        items
-    }
-
-    /// Makes sure of the custom resource definitions, as a user does, and waits until they are served.
-    pub fn install(&self) {
-        let crds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crds");
-        self.run(&["apply", "-f", &crds.display().to_string()]);
-        let all = ["fleets", "loadbalancers", "scalingservices"];
-        let names = all.map(|plural| format!("crd/{plural}.evenkeel.dev"));
-        let mut wait = vec!["wait", "--for=condition=Established", "--timeout=60s"];
-        wait.extend(names.iter().map(String::as_str));
-        self.run(&wait);
     }
 
     /// Stops it in the middle of whatever it does: connections stay open and nothing answers.
@@ -204,6 +151,95 @@ impl ApiServer {
             assert!(Instant::now() < deadline, "it does not serve after {START:?}:\n{}", said());
             std::thread::sleep(LOOK);
         }
+    }
+}
+
+/// kubectl on one cluster.
+pub struct Kubectl {
+    config: PathBuf,
+}
+
+impl Deref for ApiServer {
+    type Target = Kubectl;
+
+    fn deref(&self) -> &Kubectl {
+        &self.kubectl
+    }
+}
+
+impl Kubectl {
+    /// The kubeconfig that it uses.
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// A kubeconfig for the same cluster with the token that a file holds. It is kept beside the file.
+    pub fn config_with(&self, token: &Path) -> String {
+        let path = token.with_file_name("token-config");
+        let text = fs::read_to_string(&self.config).unwrap();
+        let mut whole: Value = serde_yaml::from_str(&text).unwrap();
+        whole["users"] = serde_json::json!([{"name": "test", "user": {"tokenFile": token}}]);
+        whole["contexts"][0]["context"]["user"] = "test".into();
+        fs::write(&path, whole.to_string()).unwrap();
+        path.display().to_string()
+    }
+
+    /// Runs kubectl.
+    pub fn kubectl(&self, args: &[&str]) -> Output {
+        kubectl(&self.config, args)
+    }
+
+    /// Runs kubectl, which must succeed; what it said on standard output.
+    pub fn run(&self, args: &[&str]) -> String {
+        succeeded(args, &self.kubectl(args))
+    }
+
+    /// The same with `text` on standard input, for `-f -`.
+    pub fn feed(&self, args: &[&str], text: &str) -> String {
+        succeeded(args, &self.fed(args, text))
+    }
+
+    /// Runs kubectl with `text` on standard input; it may fail.
+    pub fn fed(&self, args: &[&str], text: &str) -> Output {
+        let mut command = kubectl_command(&self.config);
+        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        std::thread::scope(|both| {
+            // It may answer before it has read everything, and then waits for somebody to listen. One that fails before
+            // closes the pipe, and says why on its own.
+            both.spawn(move || {
+                let _ = stdin.write_all(text.as_bytes());
+            });
+            child.wait_with_output().unwrap()
+        })
+    }
+
+    /// The documents of a text as they would be made, one by one: `--dry-run=client` only reads them, `--dry-run=server`
+    /// asks the server, which fills in its defaults.
+    pub fn items(&self, dry_run: &str, text: &str) -> Vec<Value> {
+        let text = self.feed(&["create", dry_run, "-o", "json", "-f", "-"], text);
+        let mut items = Vec::new();
+        for value in serde_json::Deserializer::from_str(&text).into_iter::<Value>() {
+            match value.unwrap() {
+                mut list if list["kind"] == "List" => {
+                    items.append(list["items"].as_array_mut().unwrap());
+                }
+                one => items.push(one),
+            }
+        }
+        items
+    }
+
+    /// Makes sure of the custom resource definitions, as a user does, and waits until they are served.
+    pub fn install(&self) {
+        let crds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crds");
+        self.run(&["apply", "-f", &crds.display().to_string()]);
+        let all = ["fleets", "loadbalancers", "scalingservices"];
+        let names = all.map(|plural| format!("crd/{plural}.evenkeel.dev"));
+        let mut wait = vec!["wait", "--for=condition=Established", "--timeout=60s"];
+        wait.extend(names.iter().map(String::as_str));
+        self.run(&wait);
     }
 }
 

@@ -76,7 +76,7 @@ fn problems(text: &str) -> Vec<String> {
         limits: Limits::default(),
         default_endpoint: DEFAULT_ENDPOINT,
     };
-    let files = BTreeMap::from([("a.yaml".to_owned(), text.as_bytes().to_vec())]);
+    let files = BTreeMap::from([("a.yaml".to_owned(), text.as_bytes().into())]);
     let (desired, _) = parse("r", &files, &[], &ctx);
     desired.problems.into_iter().map(|p| p.message).collect()
 }

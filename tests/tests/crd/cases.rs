@@ -13,8 +13,8 @@ pub(crate) enum Verdict {
 
 use Verdict::{Bad, Beyond, Good};
 
-const OTHERS: &str = "rules see one object";
 const ABILITY: &str = "what this version cannot do yet, another can";
+const OTHERS: &str = "rules see one object";
 const FORM: &str = "the form is too rich for a rule within its budget";
 
 /// A service's `spec`.
@@ -317,11 +317,11 @@ pub(crate) const FLEETS: &[(&str, Verdict)] = &[
     ),
     (
         "{backend: {marathon: {urls: ['http://a:8080'], auth: {username: u, passwordSecret: {name: m, key: p}}}}}",
-        Beyond(ABILITY),
+        Good,
     ),
     (
         "{backend: {marathon: {urls: ['http://a:8080'], auth: {tokenSecret: {name: m, key: t}}}}}",
-        Beyond(ABILITY),
+        Good,
     ),
     ("{backend: {marathon: {urls: ['http://a:8080'], auth: {username: u}}}}", Bad),
     (
@@ -363,7 +363,7 @@ pub(crate) const FLEETS: &[(&str, Verdict)] = &[
         "{backend: {docker: {hosts: [{name: h, endpoint: 'tcp://a:1', tls: {caFile: /a}}]}}}",
         Beyond(ABILITY),
     ),
-    ("{backend: {marathon: {urls: ['http://a:8080']}}}", Beyond(ABILITY)),
+    ("{backend: {marathon: {urls: ['http://a:8080']}}}", Good),
     ("{backend: {marathon: {urls: []}}}", Bad),
     (
         "{backend: {docker: {hosts: [{name: h, endpoint: 'unix:///a'}]}}, limits: {prune: {maxPercent: 101}}}",

@@ -5,9 +5,8 @@ use std::time::Duration;
 use evenkeel_tests::agent::{BROKEN, LONG, TOY, TOY_2, throughout, until};
 use evenkeel_tests::kube::access::Access;
 use evenkeel_tests::kube::proxy::{Fault, Proxy};
+use evenkeel_tests::kube::rig::Rig;
 use serde_json::json;
-
-use crate::rig::Rig;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_last_good_spec_comes_back_after_a_restart_with_its_secret() {

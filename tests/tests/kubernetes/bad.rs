@@ -4,9 +4,8 @@ use std::fs;
 use std::time::Duration;
 
 use evenkeel_tests::agent::{LONG, until};
+use evenkeel_tests::kube::rig::Rig;
 use serde_json::json;
-
-use crate::rig::Rig;
 
 /// Whether the agent's source says that something is wrong.
 async fn ill(agent: &evenkeel_tests::agent::Agent, want: bool) {
@@ -110,4 +109,30 @@ async fn credentials_that_expire() {
     ill(&agent, false).await;
     rig.on(&["scale", "--replicas=2"], &web, &[]);
     rig.until(&web, "/status/availableReplicas", json!(2)).await;
+}
+
+/// As in a pod: the token is a file that somebody writes anew before the old one ends, or a little late.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_ended_is_replaced_by_the_next_in_its_file() {
+    let mut rig = Rig::new().await;
+    let (first, second) =
+        ("pod-token-one,pod,7,\"system:masters\"\n", "pod-token-two,pod,7,\"system:masters\"\n");
+    let tokens = rig.server.tokens();
+    let admin = fs::read_to_string(&tokens).unwrap();
+    fs::write(&tokens, format!("{admin}{first}")).unwrap();
+    let file = rig.bed.dir().join("token");
+    fs::write(&file, "pod-token-one").unwrap();
+    let config = rig.server.config_with(&file);
+    rig.bed.env.insert("KUBECONFIG".into(), config);
+    let mut agent = rig.agent();
+    let web = rig.runs("web", 1);
+    let ids = rig.bed.ids(&web).await;
+    fs::write(&tokens, format!("{admin}{second}")).unwrap();
+    ill(&agent, true).await;
+    fs::write(&file, "pod-token-two").unwrap();
+    ill(&agent, false).await;
+    assert_eq!(rig.bed.ids(&web).await, ids, "the fleet stayed as it was");
+    rig.on(&["scale", "--replicas=2"], &web, &[]);
+    rig.until(&web, "/status/availableReplicas", json!(2)).await;
+    assert!(agent.runs());
 }

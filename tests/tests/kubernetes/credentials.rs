@@ -4,12 +4,11 @@ use std::path::Path;
 
 use evenkeel_tests::agent::{LONG, Service, until};
 use evenkeel_tests::consul::{Consuls, call, free_port, led};
+use evenkeel_tests::kube::rig::Rig;
 use evenkeel_tests::pki::{authority, engine_with_tls, issued};
 use evenkeel_tests::registry::{PASSWORD, Registry};
 use rcgen::ExtendedKeyUsagePurpose;
 use serde_json::{Value, json};
-
-use crate::rig::Rig;
 
 /// A Fleet called `depot`.
 fn depot(docker: &Value, discovery: &Value) -> Value {
@@ -22,7 +21,7 @@ fn depot(docker: &Value, discovery: &Value) -> Value {
 }
 
 /// A probe would need a published port, or an image that listens.
-fn without_probe(service: &Service) -> String {
+pub(crate) fn without_probe(service: &Service) -> String {
     let text = service.to_string();
     text.lines().filter(|line| !line.contains("health:")).collect::<Vec<_>>().join("\n")
 }
@@ -31,27 +30,25 @@ fn local() -> Value {
     json!([{"name": "h1", "endpoint": "unix:///var/run/docker.sock"}])
 }
 
-impl Rig {
-    /// A Secret of the namespace, made or replaced.
-    fn secret(&self, name: &str, values: &[(&str, &str)]) {
-        let data: serde_json::Map<String, Value> =
-            values.iter().map(|(k, v)| ((*k).to_owned(), (*v).into())).collect();
-        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name},
-            "stringData": data});
-        self.apply(&secret);
-    }
+/// A Secret of the namespace, made or replaced.
+fn secret(rig: &Rig, name: &str, values: &[(&str, &str)]) {
+    let data: serde_json::Map<String, Value> =
+        values.iter().map(|(k, v)| ((*k).to_owned(), (*v).into())).collect();
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name},
+        "stringData": data});
+    rig.apply(&secret);
+}
 
-    async fn fleet_says(&self, kind: &str, words: &str) -> String {
-        until(&format!("the fleet says {kind}: {words}"), LONG, async || {
-            let got = self.server.run(&["get", "-n", "shop", "fleet/depot", "-o", "json"]);
-            let fleet: Value = serde_json::from_str(&got).unwrap();
-            let all = fleet["status"]["conditions"].as_array()?.clone();
-            let found = all.into_iter().find(|c| c["type"] == kind)?;
-            let text = found["message"].as_str()?.to_owned();
-            text.contains(words).then_some(text)
-        })
-        .await
-    }
+async fn fleet_says(rig: &Rig, kind: &str, words: &str) -> String {
+    until(&format!("the fleet says {kind}: {words}"), LONG, async || {
+        let got = rig.server.run(&["get", "-n", "shop", "fleet/depot", "-o", "json"]);
+        let fleet: Value = serde_json::from_str(&got).unwrap();
+        let all = fleet["status"]["conditions"].as_array()?.clone();
+        let found = all.into_iter().find(|c| c["type"] == kind)?;
+        let text = found["message"].as_str()?.to_owned();
+        text.contains(words).then_some(text)
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,28 +63,28 @@ async fn an_engine_behind_tls() {
     rig.apply(&depot(&json!({"hosts": hosts}), &Value::Null));
     let web = rig.bed.service("web", 1).more("fleet: depot");
     rig.apply(&without_probe(&web));
-    let text = rig.fleet_says("Stalled", "no secret engine/ca.pem").await;
+    let text = fleet_says(&rig, "Stalled", "no secret engine/ca.pem").await;
     assert!(text.contains("not found (404)"), "{text}");
     rig.says(&web, "Stalled", "the fleet depot cannot be used").await;
     let client = || issued(&ca, "client", ExtendedKeyUsagePurpose::ClientAuth);
     let trust = ca.pem();
     let (cert, private) = client();
-    rig.secret("engine", &[("ca.pem", &trust), ("cert.pem", &cert), ("key.pem", &private)]);
+    secret(&rig, "engine", &[("ca.pem", &trust), ("cert.pem", &cert), ("key.pem", &private)]);
     rig.ready(&web);
     let ids = rig.bed.ids(&web).await;
     // Another certificate of the same client disturbs nobody; what comes next is done with it.
     let (cert, second) = client();
-    rig.secret("engine", &[("cert.pem", &cert), ("key.pem", &second)]);
+    secret(&rig, "engine", &[("cert.pem", &cert), ("key.pem", &second)]);
     rig.on(&["scale", "--replicas=2"], &web, &[]);
     rig.until(&web, "/status/availableReplicas", json!(2)).await;
     assert!(rig.bed.ids(&web).await.values().any(|id| ids.values().any(|old| old == id)));
     // One that the engine does not take is told without a word of it.
     let (cert, third) = issued(&other, "client", ExtendedKeyUsagePurpose::ClientAuth);
-    rig.secret("engine", &[("cert.pem", &cert), ("key.pem", &third)]);
+    secret(&rig, "engine", &[("cert.pem", &cert), ("key.pem", &third)]);
     engine.set(evenkeel_tests::proxy::Mode::Cut);
-    rig.fleet_says("Ready", "silent").await;
+    fleet_says(&rig, "Ready", "silent").await;
     engine.set(evenkeel_tests::proxy::Mode::Pass);
-    rig.fleet_says("Ready", "h1: ").await;
+    fleet_says(&rig, "Ready", "h1: ").await;
     let shown = format!("{}{}", agent.log(), agent.get("/api/v1/status").await.unwrap().1);
     for private in [&private, &second, &third] {
         let line = private.lines().nth(1).unwrap();
@@ -108,7 +105,7 @@ async fn a_token_for_consul() {
     led(port).await;
     let at = json!({"consul": {"address": format!("http://127.0.0.1:{port}"),
         "tokenSecret": {"name": "consul", "key": "token"}}});
-    rig.secret("consul", &[("token", root)]);
+    secret(&rig, "consul", &[("token", root)]);
     rig.apply(&depot(&json!({"hosts": local()}), &at));
     let web = rig.bed.service("web", 1).more("fleet: depot").more("discovery: {tags: [v1]}");
     rig.apply(&web);
@@ -169,7 +166,7 @@ async fn files_of_the_agents_machine_are_refused() {
     let at = json!({"consul": {"address": format!("http://{}", listener.local_addr().unwrap()),
         "tokenFile": Path::new(&secret).display().to_string()}});
     rig.apply(&depot(&json!({"hosts": local()}), &at));
-    let text = rig.fleet_says("Stalled", "tokenFile").await;
+    let text = fleet_says(&rig, "Stalled", "tokenFile").await;
     assert!(
         text.contains("no custom resource can ask for") && text.contains("tokenSecret"),
         "{text}"

@@ -2,10 +2,9 @@
 
 use evenkeel_tests::agent::{LONG, until};
 use evenkeel_tests::balancer::BALANCERS;
+use evenkeel_tests::kube::rig::Rig;
 use evenkeel_tests::traffic::free_ports;
 use serde_json::{Value, json};
-
-use crate::rig::Rig;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_from_a_secret_and_the_routes_in_force() {

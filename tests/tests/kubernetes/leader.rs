@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use evenkeel_tests::agent::{Agent, LONG, TOY_2, until};
+use evenkeel_tests::kube::rig::Rig;
 use serde_json::json;
-
-use crate::rig::Rig;
 
 /// Whether this replica stands by; `None` while it does not say.
 async fn stands_by(agent: &Agent) -> Option<bool> {

@@ -9,6 +9,6 @@ mod document;
 mod edge;
 mod leader;
 mod requests;
-mod rig;
+mod several;
 mod stored;
 mod walk;

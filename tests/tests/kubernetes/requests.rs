@@ -5,9 +5,8 @@ use std::time::Duration;
 use evenkeel_tests::agent::{LONG, throughout, until};
 use evenkeel_tests::kube::access::Access;
 use evenkeel_tests::kube::proxy::Fault;
+use evenkeel_tests::kube::rig::Rig;
 use serde_json::json;
-
-use crate::rig::Rig;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_but_its_lease_is_written_while_nothing_happens() {

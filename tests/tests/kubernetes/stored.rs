@@ -3,10 +3,14 @@
 use std::fs;
 use std::path::Path;
 
-use evenkeel_tests::agent::{LONG, until};
+use evenkeel_tests::agent::{LONG, TOY, until};
+use evenkeel_tests::kube::rig::Rig;
 use serde_json::{Value, json};
 
-use crate::rig::Rig;
+fn definition() -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crds/scalingservices.yaml");
+    serde_yaml::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
 
 /// The definition of services without its rules and limits, as an earlier version might have had it.
 fn lax() -> String {
@@ -22,8 +26,7 @@ fn lax() -> String {
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
         }
     }
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crds/scalingservices.yaml");
-    let mut definition: Value = serde_yaml::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    let mut definition = definition();
     loosen(&mut definition);
     definition.to_string()
 }
@@ -97,4 +100,42 @@ async fn an_object_that_is_too_large_keeps_nobody_else_out() {
     rig.until(&web, "/status/availableReplicas", json!(2)).await;
     assert!(rig.bed.ids(&web).await.values().any(|id| ids.values().any(|old| old == id)));
     rig.on(&["delete", "--timeout=90s"], &huge, &[]);
+}
+
+/// A newer installation has been here: its version is what is stored, and ours is one way to look at it.
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_of_a_version_that_this_one_does_not_know() {
+    let rig = Rig::new().await;
+    let mut definition = definition();
+    let versions = definition["spec"]["versions"].as_array_mut().unwrap();
+    versions[0]["storage"] = false.into();
+    let subresources = versions[0]["subresources"].clone();
+    let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    versions.push(json!({"name": "v9", "served": true, "storage": true,
+        "subresources": subresources, "schema": {"openAPIV3Schema": open}}));
+    rig.server.feed(&["apply", "-f", "-"], &definition.to_string());
+    let mut agent = rig.agent();
+    let web = rig.runs("web", 1);
+    let ids = rig.bed.ids(&web).await;
+    let (newer, odd) = (rig.bed.service("newer", 1), rig.bed.service("odd", 1));
+    let document = |name: &str, spec: Value| {
+        json!({"apiVersion": "evenkeel.dev/v9", "kind": "ScalingService",
+            "metadata": {"name": name}, "spec": spec})
+    };
+    rig.apply(&document(&newer.name, json!({"image": TOY, "replicas": 1, "colour": "red"})));
+    rig.apply(&document(&odd.name, json!({"image": {"of": TOY}, "replicas": "many"})));
+    // What is known of it is done, and neither stops the others.
+    rig.ready(&newer);
+    // The server lets nobody write to the odd one, its status neither: the log is where it can be told.
+    until("the odd one is told", LONG, async || {
+        let log = agent.log();
+        let told = |line: &str| line.contains(&odd.name) && line.contains("cannot be written");
+        log.lines().any(told).then_some(())
+    })
+    .await;
+    assert!(rig.bed.of(&odd).await.is_empty());
+    rig.on(&["scale", "--replicas=2"], &web, &[]);
+    rig.until(&web, "/status/availableReplicas", json!(2)).await;
+    assert!(rig.bed.ids(&web).await.values().any(|id| ids.values().any(|old| old == id)));
+    assert!(agent.runs());
 }

@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use evenkeel_tests::agent::{TOY_2, until};
+use evenkeel_tests::kube::rig::Rig;
 use serde_json::json;
-
-use crate::rig::Rig;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn apply_scale_roll_and_delete() {

@@ -59,12 +59,13 @@ async fn the_revision_follows_names_and_contents_and_nothing_else() {
 
 #[test]
 fn contents_cannot_move_between_files_unnoticed() {
-    let one = BTreeMap::from([("a".to_owned(), b"bc".to_vec()), ("d".to_owned(), Vec::new())]);
-    let two = BTreeMap::from([("a".to_owned(), b"b".to_vec()), ("d".to_owned(), b"c".to_vec())]);
+    let files = |all: &[(&str, &[u8])]| -> Files {
+        all.iter().map(|(path, bytes)| ((*path).to_owned(), (*bytes).into())).collect()
+    };
+    let (one, two) = (files(&[("a", b"bc"), ("d", b"")]), files(&[("a", b"b"), ("d", b"c")]));
     assert_ne!(revision(&one, &[]), revision(&two, &[]));
     let note = [Skipped { path: "a".into(), why: "b".into() }];
-    let file = BTreeMap::from([("a".to_owned(), b"b".to_vec())]);
-    assert_ne!(revision(&file, &[]), revision(&BTreeMap::new(), &note));
+    assert_ne!(revision(&files(&[("a", b"b")]), &[]), revision(&Files::new(), &note));
 }
 
 #[tokio::test]

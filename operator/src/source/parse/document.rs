@@ -1,7 +1,6 @@
 //! One document: whose it is, what is wrong with it, and what it means on its own.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
 use std::sync::Arc;
 
 use evenkeel_crds::{API_VERSION, FleetSpec, GROUP, LoadBalancerSpec, ScalingServiceSpec, VERSION};
@@ -10,7 +9,6 @@ use serde_json::{Map, Value as Json, json};
 
 use super::lower::{self, Lowering};
 use super::node::{Flaw, Node, Pos, meant, nearest, quoted, shown};
-use super::secret::Of;
 use super::yaml::Doc;
 use super::{Context, schema};
 use crate::model::{Balancer, Fleet, FleetName, Secret, Service, ServiceName};
@@ -57,35 +55,35 @@ pub(super) struct Ready {
 }
 
 /// A document that defines an object, well or not.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Object {
     pub(super) id: Id,
-    pub(super) path: Rc<str>,
+    pub(super) path: Arc<str>,
+    /// Which document of the file it is.
+    pub(super) index: usize,
     /// Where its name stands.
     pub(super) pos: Pos,
-    pub(super) root: Node,
     /// `None` when something is wrong with it.
     pub(super) ready: Option<Ready>,
+    /// What of it an object of an API may not ask for.
+    pub(super) trespass: Option<Flaw>,
     /// It is being deleted.
     pub(super) leaving: bool,
 }
 
-impl Object {
-    /// What nobody may ask for who only has a cluster's leave to write objects: it is done on the agent's own machine.
-    pub(super) fn trespass(&self) -> Option<Flaw> {
-        if self.id.kind == "Fleet" {
-            return super::credential::files(&self.root);
-        }
-        let Some(Ready { meaning: Meaning::Balancer(balancer), .. }) = &self.ready else {
-            return None;
-        };
-        let message = "spec.provider: a balancer that runs already is told by files and commands on the agent's own \
-                       machine, which no custom resource can ask for";
-        let flaw = Flaw::new(self.root.locate("spec.provider"), message);
-        (!balancer.external.is_empty()).then(|| {
-            flaw.hint("write this LoadBalancer in the git repository, beside --kubernetes")
-        })
+/// What nobody may ask for who only has a cluster's leave to write objects: it is done on the agent's own machine.
+fn trespass(id: &Id, root: &Node, ready: Option<&Ready>) -> Option<Flaw> {
+    if id.kind == "Fleet" {
+        return super::credential::files(root);
     }
+    let Some(Ready { meaning: Meaning::Balancer(balancer), .. }) = ready else {
+        return None;
+    };
+    let message = "spec.provider: a balancer that runs already is told by files and commands on the agent's own \
+                   machine, which no custom resource can ask for";
+    let flaw = Flaw::new(root.locate("spec.provider"), message);
+    (!balancer.external.is_empty())
+        .then(|| flaw.hint("write this LoadBalancer in the git repository, beside --kubernetes"))
 }
 
 /// What became of a document.
@@ -99,23 +97,21 @@ pub(super) enum Sorted {
     Lost,
 }
 
-/// Sorts a document and judges it. What is wrong goes to `tell`, with the object where it is known.
+/// Sorts a document and judges it. Beside it what is wrong, which is of the object where that is known.
 pub(super) fn sort(
-    doc: Doc,
-    path: &Rc<str>,
+    mut doc: Doc,
+    path: &Arc<str>,
+    index: usize,
     ctx: &Context<'_>,
-    tell: &mut dyn FnMut(Option<&Id>, Flaw),
-) -> Sorted {
-    let secrets = Of { secrets: ctx.secrets, path };
-    let ctx = &Context { secrets: &secrets, ..*ctx };
-    let Doc { pos, root, mut flaws, complete } = doc;
-    let root = root.unwrap_or(Node { pos, value: super::node::Value::Null });
+) -> (Sorted, Vec<Flaw>) {
+    let (mut flaws, complete) = (std::mem::take(&mut doc.flaws), doc.complete);
+    let root = doc.into_root();
     let header = if complete { header(&root) } else { Header::Broken };
     let id = identity(&root);
     let mut ready = None;
     match header {
-        Header::Empty if flaws.is_empty() => return Sorted::Empty,
-        Header::Foreign => return Sorted::Foreign,
+        Header::Empty if flaws.is_empty() => return (Sorted::Empty, flaws),
+        Header::Foreign => return (Sorted::Foreign, Vec::new()),
         Header::Wrong(flaw) => flaws.push(flaw),
         Header::Empty | Header::Broken => {}
         Header::Ours => ready = judge(id.as_ref(), &root, ctx, None, &mut flaws),
@@ -126,17 +122,24 @@ pub(super) fn sort(
     if more > 0 {
         flaws.push(Flaw::new(root.pos, format!("and {more} more problems in this document")));
     }
-    for flaw in flaws {
-        tell(id.as_ref(), flaw);
-    }
-    match id {
+    let sorted = match id {
         None => Sorted::Lost,
         Some(id) => {
             let pos = root.locate("metadata.name");
-            let path = Rc::clone(path);
-            Sorted::Object(Box::new(Object { id, path, pos, root, ready, leaving: false }))
+            let trespass = trespass(&id, &root, ready.as_ref());
+            let path = Arc::clone(path);
+            Sorted::Object(Box::new(Object {
+                id,
+                path,
+                index,
+                pos,
+                ready,
+                trespass,
+                leaving: false,
+            }))
         }
-    }
+    };
+    (sorted, flaws)
 }
 
 /// A slip in the group must not make a document disappear.

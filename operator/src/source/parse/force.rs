@@ -8,6 +8,7 @@ use evenkeel_crds::DEFAULT_FLEET;
 
 use super::applied::{Applied, Document};
 use super::document::{Id, Meaning, Object, Ready, restore};
+use super::file::Places;
 use super::node::{Flaw, Pos, meant};
 use super::ports::{self, Claim};
 use super::secret::Of;
@@ -36,6 +37,7 @@ struct Entry {
 pub(super) struct Force<'a> {
     ctx: &'a Context<'a>,
     api: Option<&'a ApiObjects>,
+    places: Places<'a>,
     entries: BTreeMap<Id, Entry>,
     pub(super) problems: Vec<Problem>,
 }
@@ -56,12 +58,12 @@ pub(super) struct InForce {
 impl<'a> Force<'a> {
     /// Puts objects in their places; of two with one name neither counts.
     pub(super) fn new(
-        ctx: &'a Context<'a>,
-        api: Option<&'a ApiObjects>,
+        (ctx, api): (&'a Context<'a>, Option<&'a ApiObjects>),
+        places: Places<'a>,
         objects: Vec<Object>,
         problems: Vec<Problem>,
     ) -> Self {
-        let mut force = Self { ctx, api, entries: BTreeMap::new(), problems };
+        let mut force = Self { ctx, api, places, entries: BTreeMap::new(), problems };
         let mut by_id: BTreeMap<Id, Vec<Object>> = BTreeMap::new();
         for object in objects {
             by_id.entry(object.id.clone()).or_default().push(object);
@@ -122,7 +124,7 @@ impl<'a> Force<'a> {
 
     fn tell(&mut self, id: &Id, path: &str, message: String, hint: Option<String>) {
         let Some(object) = self.entries.get(id).and_then(|e| e.object.as_ref()) else { return };
-        let flaw = Flaw { pos: object.root.locate(path), message, hint };
+        let flaw = Flaw { pos: self.places.locate(object, path), message, hint };
         self.problems.push(problem(&object.path, Some(id), flaw));
     }
 
@@ -465,7 +467,7 @@ impl<'a> Force<'a> {
                 }
                 Some(Entry { object: Some(object), .. }) => {
                     let field = format!("{}[{}].publish", ports_of(&other_id), other.port);
-                    format!(" at {}", place(&object.path, object.root.locate(&field)))
+                    format!(" at {}", place(&object.path, self.places.locate(object, &field)))
                 }
                 Some(Entry { object: None, .. }) | None => String::new(),
             };
@@ -556,14 +558,13 @@ impl<'a> Force<'a> {
             let name = service.name.clone();
             if let Some(taken) = told.get(&name) {
                 let message = format!("metadata.name: {name} is what {what} is called");
-                let flaw = Flaw::new(taken.root.locate("metadata.name"), message)
-                    .hint("rename the service");
+                let flaw = Flaw::new(taken.pos, message).hint("rename the service");
                 out.problems.push(problem(&taken.path, Some(&taken.id), flaw));
                 out.held.insert(name.clone());
             }
             out.services.insert(name, service);
         }
-        out.route(&balancers, &dark, &told, self.ctx);
+        out.route(&balancers, &dark, &told, (self.ctx, &self.places));
         out
     }
 }
@@ -575,7 +576,7 @@ impl InForce {
         balancers: &BTreeMap<ServiceName, Arc<Balancer>>,
         dark: &BTreeSet<ServiceName>,
         objects: &BTreeMap<ServiceName, Object>,
-        ctx: &Context<'_>,
+        (ctx, at): (&Context<'_>, &Places<'_>),
     ) {
         let resolved = routes::resolve(&routes::Ground {
             services: &self.services,
@@ -592,7 +593,7 @@ impl InForce {
                 field => format!("{route}.{field}"),
             };
             let message = format!("{path}: {}; the route is left out", left.message);
-            let flaw = Flaw { pos: object.root.locate(&path), message, hint: left.hint.clone() };
+            let flaw = Flaw { pos: at.locate(object, &path), message, hint: left.hint.clone() };
             self.problems.push(problem(&object.path, Some(&object.id), flaw));
         }
         self.services = resolved.services;

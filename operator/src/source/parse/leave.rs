@@ -11,7 +11,11 @@ use crate::source::Objects;
 
 /// The same, and nothing of it is wanted any more: its instances leave as it says.
 pub(super) fn emptied(ready: Ready) -> Ready {
-    let none = |s: &Service| Arc::new(Service { replicas: 0, suspend: false, ..s.clone() });
+    // Of several fleets none has a part any more.
+    let none = |s: &Service| {
+        let placements = s.placements.keys().map(|fleet| (fleet.clone(), 0)).collect();
+        Arc::new(Service { replicas: 0, placements, suspend: false, ..s.clone() })
+    };
     let meaning = match ready.meaning {
         Meaning::Service(service) => Meaning::Service(none(&service)),
         Meaning::Balancer(balancer) => Meaning::Balancer(Arc::new(Balancer {

@@ -11,6 +11,7 @@ mod applied;
 mod balancer;
 mod credential;
 mod document;
+mod file;
 mod force;
 mod form;
 mod implied;
@@ -30,19 +31,19 @@ mod yaml;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::rc::Rc;
-
 pub use applied::{Applied, AppliedError};
+pub use file::Known;
 pub use render::render_problems;
 pub use secret::{NoSecrets, Secrets};
+use std::collections::BTreeSet;
+use std::fmt;
 
-use document::{Id, Meaning, Sorted};
+use document::{Id, Meaning, Object, Sorted};
+use file::Places;
 use node::{Flaw, Pos};
 
 use crate::model::{Desired, OwnerId, Problem, Revision, Service};
-use crate::source::Objects as ApiObjects;
+use crate::source::{Files, Objects as ApiObjects};
 
 /// Where a local Docker Engine listens.
 pub const DEFAULT_ENDPOINT: &str = "unix:///var/run/docker.sock";
@@ -113,20 +114,22 @@ impl fmt::Debug for Context<'_> {
 /// is the `previous` of the next call.
 pub fn parse(
     revision: &str,
-    files: &BTreeMap<String, Vec<u8>>,
+    files: &Files,
     skipped: &[(String, String)],
     ctx: &Context<'_>,
 ) -> (Desired, Applied) {
-    parse_objects(revision, files, skipped, None, ctx)
+    parse_objects(revision, files, skipped, None, ctx, &mut Known::default())
 }
 
-/// The same for files of which some are `api` objects.
+/// The same for files of which some are `api` objects. What is `known` of an earlier revision need not be read again;
+/// the result is the same whatever is.
 pub fn parse_objects(
     revision: &str,
-    files: &BTreeMap<String, Vec<u8>>,
+    files: &Files,
     skipped: &[(String, String)],
     api: Option<&ApiObjects>,
     ctx: &Context<'_>,
+    known: &mut Known,
 ) -> (Desired, Applied) {
     let leaving = |path: &str| api.is_some_and(|api| api.leaving.contains(path));
     let mut objects = Vec::new();
@@ -138,13 +141,12 @@ pub fn parse_objects(
         problems.push(problem(path, None, Flaw::new(Pos::default(), message)));
         lost.insert(path);
     }
-    for (path, bytes) in files {
+    for (path, file) in files.keys().zip(known.read(files, ctx)) {
         if full {
             lost.insert(path);
             continue;
         }
-        let shared: Rc<str> = path.as_str().into();
-        for doc in yaml::read(bytes, &ctx.limits) {
+        for doc in &file.documents {
             documents += 1;
             if documents > ctx.limits.documents {
                 let message = format!(
@@ -161,23 +163,28 @@ pub fn parse_objects(
                 lost.insert(path);
             }
             // What is on its way out need not be mended.
-            let mut tell = |id: Option<&Id>, flaw| {
+            let mut tell = |id: Option<&Id>, flaw: &Flaw| {
                 if !leaving(path) {
-                    problems.push(problem(path, id, flaw));
+                    problems.push(problem(path, id, flaw.clone()));
                 }
             };
-            match document::sort(doc, &shared, ctx, &mut tell) {
+            let id = if let Sorted::Object(object) = &doc.sorted { Some(&object.id) } else { None };
+            for flaw in &doc.flaws {
+                tell(id, flaw);
+            }
+            match &doc.sorted {
                 Sorted::Empty => documents -= 1,
                 Sorted::Foreign => foreign += 1,
-                Sorted::Object(mut object) => {
+                Sorted::Object(object) => {
+                    let mut object = Object::clone(object);
                     object.leaving = leaving(path);
                     if api.is_some_and(|api| api.has(path))
-                        && let Some(flaw) = object.trespass()
+                        && let Some(flaw) = object.trespass.take()
                     {
-                        tell(Some(&object.id), flaw);
+                        tell(Some(&object.id), &flaw);
                         object.ready = None;
                     }
-                    objects.push(*object);
+                    objects.push(object);
                 }
                 Sorted::Lost => {
                     lost.insert(path);
@@ -185,7 +192,7 @@ pub fn parse_objects(
             }
         }
     }
-    let mut force = force::Force::new(ctx, api, objects, problems);
+    let mut force = force::Force::new((ctx, api), Places::of(files, ctx.limits), objects, problems);
     force.keep_lost(|path| {
         let inside = |dir: &&str| {
             let dir = dir.trim_end_matches('/');

@@ -31,6 +31,11 @@ pub(super) struct Doc {
 }
 
 impl Doc {
+    /// Its content, an empty one where there is none.
+    pub(super) fn into_root(self) -> Node {
+        self.root.unwrap_or(Node { pos: self.pos, value: Value::Null })
+    }
+
     fn unreadable(flaw: Flaw) -> Self {
         Self { pos: flaw.pos, root: None, flaws: vec![flaw], complete: false }
     }

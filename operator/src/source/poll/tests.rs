@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::*;
 
 fn tree(revision: &str) -> Tree {
-    let files = BTreeMap::from([("a.yaml".to_owned(), revision.as_bytes().to_vec())]);
+    let files = BTreeMap::from([("a.yaml".to_owned(), revision.as_bytes().into())]);
     Tree { revision: revision.into(), describe: None, files, skipped: Vec::new(), objects: None }
 }
 

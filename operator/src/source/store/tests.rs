@@ -23,9 +23,9 @@ fn tree() -> Tree {
             when: jiff::Timestamp::UNIX_EPOCH,
         }),
         files: BTreeMap::from([
-            ("a.yaml".into(), b"one\n".to_vec()),
-            ("b/empty.yaml".into(), Vec::new()),
-            ("b/raw.yaml".into(), vec![0, 255, b'\n']),
+            ("a.yaml".into(), (*b"one\n").into()),
+            ("b/empty.yaml".into(), [].into()),
+            ("b/raw.yaml".into(), [0, 255, b'\n'].into()),
         ]),
         skipped: vec![Skipped { path: "c".into(), why: "too big".into() }],
     }
@@ -153,7 +153,7 @@ proptest! {
         source in ".*",
     ) {
         let (_dir, s) = store();
-        let tree = Tree { files, ..tree() };
+        let tree = Tree { files: files.into_iter().map(|(path, bytes)| (path, bytes.into())).collect(), ..tree() };
         s.save_tree(&source, &tree).unwrap();
         prop_assert_eq!(s.load_tree(&source), Some(tree));
     }

@@ -173,11 +173,11 @@ pub(crate) async fn client(kubeconfig: PathBuf) -> kube::Client {
     kube::Client::try_from(config.unwrap()).unwrap()
 }
 
-fn object(kind: Kind, name: &str, spec: &Value) -> DynamicObject {
+pub(crate) fn object(kind: Kind, name: &str, spec: &Value) -> DynamicObject {
     DynamicObject::new(name, &kind.resource()).data(json!({ "spec": spec }))
 }
 
-fn service() -> Value {
+pub(crate) fn service() -> Value {
     json!({
         "fleet": "bench", "replicas": 1, "image": "registry.example/shop/server:1.4.2",
         "env": [{"name": "GREETING", "value": "hi"}],

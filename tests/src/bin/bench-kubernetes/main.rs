@@ -1,6 +1,6 @@
 //! Measures the controller on a real API server: prints one JSON row a measurement, for `cargo xtask bench`.
 //!
-//! `bench-kubernetes [--quick] [objects] [many] [quiet] [kubectl]`. But for `kubectl`, hosts are simulated: the agent is
+//! `bench-kubernetes [--quick] [objects] [many] [read] [quiet] [kubectl]`. But for `kubectl`, hosts are simulated: the agent is
 //! then this program itself, as `bench-kubernetes simulate run …`, and otherwise the one that `EVENKEEL_BIN` names. What
 //! this makes is removed at the end, also after Ctrl-C.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a measurement that cannot be made ends")]
@@ -12,6 +12,7 @@ mod kubectl;
 mod many;
 mod objects;
 mod quiet;
+mod read;
 mod simulate;
 mod socket;
 
@@ -24,6 +25,9 @@ async fn run(quick: bool, only: Vec<String>) {
     }
     if wants("many") {
         many::measure(quick).await;
+    }
+    if wants("read") {
+        read::measure(quick);
     }
     if wants("quiet") {
         quiet::measure(quick).await;

@@ -120,7 +120,7 @@ async fn the_copy_is_shallow_and_an_unchanged_reference_costs_one_request() {
     let server = Server::start(o.dir.path(), None);
     let mut git = o.git(|c| c.url.clone_from(&server.url));
     let tree = git.fetch(None).await.unwrap().unwrap();
-    assert_eq!(tree.files["a.yaml"], b"4");
+    assert_eq!(&*tree.files["a.yaml"], b"4");
     assert_eq!(commits(&git), 1, "the copy holds history");
     server.requests();
     assert_eq!(git.fetch(Some(&tree.revision)).await.unwrap(), None);
@@ -169,7 +169,7 @@ async fn tags_and_commits_are_found_over_the_wire() {
     config.reference = Reference::Commit(middle.to_string());
     config.state_dir = o.dir.path().join("other");
     let mut git = Git::new(config, clock()).unwrap();
-    assert_eq!(git.fetch(None).await.unwrap().unwrap().files["a.yaml"], b"2");
+    assert_eq!(&*git.fetch(None).await.unwrap().unwrap().files["a.yaml"], b"2");
     assert_eq!(commits(&git), 1, "a server that gives commits by id is asked for one");
 }
 
@@ -229,10 +229,10 @@ async fn a_damaged_mirror_heals_by_itself() {
             .unwrap();
         std::fs::write(pack.path(), b"rubbish").unwrap();
     }
-    assert_eq!(git.fetch(None).await.unwrap().unwrap().files["a.yaml"], b"1");
+    assert_eq!(&*git.fetch(None).await.unwrap().unwrap().files["a.yaml"], b"1");
     std::fs::write(mirror.join("HEAD"), b"rubbish").unwrap();
     std::fs::write(mirror.join("config"), b"[[[").unwrap();
-    assert_eq!(git.fetch(None).await.unwrap().unwrap().files["a.yaml"], b"1");
+    assert_eq!(&*git.fetch(None).await.unwrap().unwrap().files["a.yaml"], b"1");
 }
 
 #[tokio::test]
@@ -274,7 +274,7 @@ async fn a_silent_server_does_not_hang_the_agent_and_does_no_harm_later() {
         }
     });
     git.config.stall = Duration::from_secs(20);
-    assert_eq!(git.fetch(None).await.unwrap().unwrap().files["a.yaml"], b"1");
+    assert_eq!(&*git.fetch(None).await.unwrap().unwrap().files["a.yaml"], b"1");
     // The connection breaks at last: the thread ends and takes its mirror with it.
     drop(held);
     for _ in 0..200 {

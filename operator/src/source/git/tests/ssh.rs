@@ -103,7 +103,7 @@ async fn a_repository_is_read_over_ssh_from_a_known_host_with_a_known_key_only()
         async move { git.fetch(None).await.map(Option::unwrap) }
     };
     let tree = read(key("client", None), sshd.known("host.pub")).await.unwrap();
-    assert_eq!(tree.files["a.yaml"], b"1");
+    assert_eq!(&*tree.files["a.yaml"], b"1");
     read(key("locked", Some("open sesame")), sshd.known("host.pub")).await.unwrap();
     read(key("client", None), HostKeys::AcceptAny).await.unwrap();
 

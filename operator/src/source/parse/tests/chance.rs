@@ -254,7 +254,7 @@ fn thousands_of_files_and_no_more_than_the_limit() {
         limits: Limits { documents: 1_000, ..Limits::default() },
         default_endpoint: DEFAULT_ENDPOINT,
     };
-    let (desired, kept) = parse("r", &fleet_of(3_000, "{image: b}"), &[], &ctx);
+    let (desired, kept) = parse("r", &shared(&fleet_of(3_000, "{image: b}")), &[], &ctx);
     assert_eq!(
         render_problems(&desired.problems, ""),
         "01000.yaml:1:1: more than 1000 documents: this one and all after it are not read\n1 problem in 1 file\n"
@@ -297,4 +297,102 @@ fn ten_thousand_documents_are_quick_even_here() {
     );
     let (desired, _) = parse_with(&files, &Applied::default());
     assert_eq!(desired.services.len(), 10_000);
+}
+
+/// One of several documents for a name: good ones, wrong ones, one that asks for a secret, one that is none.
+fn variant(name: usize, form: usize) -> Option<Vec<u8>> {
+    let name = format!("s{name}");
+    let text = match form {
+        0 => return None,
+        1 => service("{image: a, fleet: shop}"),
+        2 => service("{image: b, fleet: shop, replicas: 3}"),
+        3 => service("{image: a, fleet: nowhere}"),
+        4 => service("{image: a, colour: red}"),
+        5 => service("{image: a, env: [{name: T, secret: {name: app, key: token}}]}"),
+        6 => service("{image: a, env: [{name: T, secret: {name: app, key: other}}]}"),
+        7 => service("{image: a, ports: [{name: x, containerPort: 1, publish: 1}]}"),
+        8 => "apiVersion: v1\nkind: Secret\n".to_owned(),
+        9 => service("{image: a}") + "---\n" + &service("{image: a}").replace("web", "twin"),
+        10 => "{".to_owned(),
+        _ => {
+            service("{image: a, routes: [{loadBalancer: edge, listener: http, host: h, port: x}]}")
+        }
+    };
+    Some(text.replace("web", &name).into_bytes())
+}
+
+/// A place for secrets whose values change.
+struct Turning(usize);
+
+impl Secrets for Turning {
+    fn get(&self, name: &str, key: &str) -> Result<Secret, String> {
+        match (key, self.0) {
+            ("token", n) => Ok(Secret::new(&format!("{name} {n}"))),
+            ("other", 1) => Ok(Secret::new("it is there now")),
+            _ => Err("it is not there".into()),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever changes in whatever order, and whoever turns a secret meanwhile: what is kept of the files changes nothing.
+    #[test]
+    fn what_is_kept_of_files_is_what_reading_them_all_gives(
+        changes in prop::collection::vec((0..6_usize, 0..12_usize, 0..3_usize, any::<bool>()), 1..25),
+    ) {
+        let (one, two) = (owner(), OwnerId::new("other").unwrap());
+        let shop = fleet("shop", "[{name: h1, endpoint: \"unix:///a\"}]");
+        let mut files = files(&[("a/Fleet/shop", &shop)]);
+        let mut known = Known::default();
+        let (mut kept, mut whole) = (Applied::default(), Applied::default());
+        let mut leaving = BTreeSet::new();
+        for (step, (name, form, turn, leaves)) in changes.into_iter().enumerate() {
+            let path = format!("a/ScalingService/{name}");
+            match variant(name, form) {
+                Some(bytes) => files.insert(path.clone(), bytes),
+                None => files.remove(&path),
+            };
+            if leaves { leaving.insert(path) } else { leaving.remove(&path) };
+            let objects = crate::source::Objects { root: String::new(), leaving: leaving.clone() };
+            // As objects of an API, and as files; the installation is another once.
+            let api = (form % 2 == 0).then_some(&objects);
+            let owner = if step == 12 { &two } else { &one };
+            let secrets = Turning(turn);
+            let read = |previous: &Applied, known: &mut Known| {
+                let limits = Limits { documents: 7, ..Limits::default() };
+                let default_endpoint = DEFAULT_ENDPOINT;
+                let ctx = Context { owner, secrets: &secrets, previous, limits, default_endpoint };
+                parse_objects("r", &shared(&files), &[], api, &ctx, known)
+            };
+            let (quick, quick_applied) = read(&kept, &mut known);
+            let (slow, slow_applied) = read(&whole, &mut Known::default());
+            // The values of secrets are not shown, and are in what is hashed.
+            prop_assert_eq!(format!("{quick:?}"), format!("{slow:?}"));
+            prop_assert_eq!(quick.services, slow.services);
+            prop_assert_eq!(quick.fleets, slow.fleets);
+            prop_assert_eq!(&quick_applied, &slow_applied);
+            (kept, whole) = (quick_applied, slow_applied);
+        }
+    }
+}
+
+#[test]
+fn what_is_as_it_was_is_not_read_again() {
+    let ctx = Context {
+        owner: &owner(),
+        secrets: &OneSecret,
+        previous: &Applied::default(),
+        limits: Limits::default(),
+        default_endpoint: DEFAULT_ENDPOINT,
+    };
+    let mut known = Known::default();
+    let of = |image: &str| service(&format!("{{image: {image}}}")).replace("web", "api");
+    let before =
+        known.read(&shared(&files(&[("a", &service("{image: a}")), ("b", &of("a"))])), &ctx);
+    let after =
+        known.read(&shared(&files(&[("a", &service("{image: a}")), ("b", &of("b"))])), &ctx);
+    assert!(std::sync::Arc::ptr_eq(&before[0], &after[0]));
+    assert!(!std::sync::Arc::ptr_eq(&before[1], &after[1]));
 }

@@ -309,7 +309,7 @@ fn the_local_engine_is_where_the_caller_says() {
             limits: Limits::default(),
             default_endpoint,
         };
-        parse("r", &files(&[("web.yaml", &service("{image: a}"))]), &[], &ctx).0
+        parse("r", &shared(&files(&[("web.yaml", &service("{image: a}"))])), &[], &ctx).0
     };
     for endpoint in ["unix:///run/user/1000/docker.sock", "/run/user/1000/docker.sock"] {
         let desired = with(endpoint);

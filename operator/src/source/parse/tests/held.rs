@@ -180,7 +180,7 @@ fn a_missing_secret_holds_the_service_and_its_record_survives() {
         limits: Limits::default(),
         default_endpoint: DEFAULT_ENDPOINT,
     };
-    let (desired, applied) = parse("r", &story.files, &[], &ctx);
+    let (desired, applied) = parse("r", &shared(&story.files), &[], &ctx);
     assert_eq!(force(&desired), "web (held) nothing");
     assert_eq!(applied, story.applied, "the record survives the failure");
 }

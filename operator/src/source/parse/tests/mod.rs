@@ -34,6 +34,10 @@ fn owner() -> OwnerId {
 
 type Files = BTreeMap<String, Vec<u8>>;
 
+fn shared(files: &Files) -> crate::source::Files {
+    files.iter().map(|(path, bytes)| (path.clone(), bytes.as_slice().into())).collect()
+}
+
 fn files(given: &[(&str, &str)]) -> Files {
     given.iter().map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_vec())).collect()
 }
@@ -55,7 +59,7 @@ fn parse_skipping(
         limits: Limits::default(),
         default_endpoint: DEFAULT_ENDPOINT,
     };
-    parse("r1", files, skipped, &ctx)
+    parse("r1", &shared(files), skipped, &ctx)
 }
 
 fn parse_files(given: &[(&str, &str)]) -> (Desired, Applied) {

@@ -30,7 +30,14 @@ impl Story {
             default_endpoint: DEFAULT_ENDPOINT,
         };
         let objects = Objects { root: self.root.into(), leaving: self.leaving.clone() };
-        let (desired, applied) = parse_objects("r", &self.files, &[], Some(&objects), &ctx);
+        let (desired, applied) = parse_objects(
+            "r",
+            &shared(&self.files),
+            &[],
+            Some(&objects),
+            &ctx,
+            &mut Known::default(),
+        );
         self.applied = applied;
         desired
     }
@@ -160,4 +167,21 @@ fn an_objects_credentials_are_secrets_and_no_files_of_the_agents_machine() {
     assert_eq!(story.parse().problems, []);
     story.files = [("git/fleet.yaml".to_owned(), secrets.into())].into();
     assert_eq!(story.parse().problems, []);
+}
+
+#[test]
+fn what_is_being_deleted_has_no_part_on_any_fleet() {
+    let mut story = Story::default();
+    for name in ["near", "far"] {
+        story.put(&format!("a/{name}"), &fleet(name, "[{name: h1, endpoint: \"unix:///a\"}]"));
+    }
+    let parts = "[{fleet: near, replicas: 2}, {fleet: far, weight: 1}]";
+    let web = format!("{{image: a, replicas: 3, placements: {parts}}}");
+    story.put("a/web", &service(&web));
+    let of = |desired: Desired| -> Vec<u32> {
+        desired.services[&name("web")].placements.values().copied().collect()
+    };
+    assert_eq!(of(story.parse()), [1, 2]);
+    story.leaving.insert("a/web".into());
+    assert_eq!(of(story.parse()), [0, 0]);
 }

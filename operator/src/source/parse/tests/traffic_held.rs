@@ -147,7 +147,7 @@ fn with(secrets: &dyn Secrets, previous: &Applied) -> (Desired, Applied) {
         limits: Limits::default(),
         default_endpoint: DEFAULT_ENDPOINT,
     };
-    parse("r1", &files(&[("edge.yaml", &tls), ("web.yaml", &at("web", "app"))]), &[], &ctx)
+    parse("r1", &shared(&files(&[("edge.yaml", &tls), ("web.yaml", &at("web", "app"))])), &[], &ctx)
 }
 
 fn pem() -> String {

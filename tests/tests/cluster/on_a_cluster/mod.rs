@@ -1,0 +1,6 @@
+//! See the crate.
+
+mod admission;
+mod going;
+mod rights;
+mod walk;
