@@ -17,8 +17,8 @@ use crate::clock::Clock;
 use crate::error::{PortError, Remedy, causes};
 use crate::exchange::Exchange;
 use crate::model::{
-    Desired, Edges, Fleet, FleetName, HostName, HostView, InFlight, Memory, Planned, Seen, Step,
-    Time, Traffic, World,
+    Desired, Edges, Fleet, FleetName, HealthState, HostName, HostView, InFlight, Memory, Planned,
+    Seen, Step, Time, Traffic, World,
 };
 use crate::plan::{Input, localise, plan, traffic};
 use crate::report::PassReport;
@@ -31,8 +31,8 @@ const SURPRISES: u32 = 3;
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// After this without another one a failure is not the first of a row any more.
 const FORGETS: Duration = Duration::from_secs(600);
-/// A change of traffic that is not observed after this is planned anew.
-const LONGEST_TURN: Duration = Duration::from_secs(5);
+/// A change of traffic that is not observed after this is planned anew. nginx gathers changes for 15 s at most.
+const LONGEST_TURN: Duration = Duration::from_secs(20);
 /// Why a step is not begun, or broken off.
 const NOT_OURS: &str = "another agent of this owner is to act";
 /// How long steps under way may still take when the agent is asked to stop.
@@ -172,6 +172,7 @@ impl Flights {
             let outcome = match turn(&planned.step, world) {
                 Turn::Done => Ok(()),
                 Turn::Gone => Err("it ended before".to_owned()),
+                Turn::Sick => Err("it is not healthy any more".to_owned()),
                 Turn::Waits if took >= LONGEST_TURN => {
                     Err("not every balancer and the registry followed in time".to_owned())
                 }
@@ -411,6 +412,8 @@ enum Turn {
     Waits,
     Done,
     Gone,
+    /// It is to be stopped, which must not wait.
+    Sick,
 }
 
 fn turn(step: &Step, world: &World) -> Turn {
@@ -420,6 +423,9 @@ fn turn(step: &Step, world: &World) -> Turn {
     });
     let Some(instance) = found else { return Turn::Gone };
     let admits = matches!(step, Step::Admit { .. });
+    if admits && matches!(instance.health, HealthState::Unhealthy { .. }) {
+        return Turn::Sick;
+    }
     match instance.traffic {
         Traffic::Serving { up: true } | Traffic::Nobody if admits => Turn::Done,
         Traffic::Withdrawn { .. } | Traffic::None | Traffic::Nobody if !admits => Turn::Done,

@@ -114,6 +114,7 @@ pub fn serve(table: &mut Table, pool: &PoolName, all: &[(u32, SocketAddr, Target
         slot: Slot(*slot),
         address: *address,
         target: *target,
+        sick: false,
     };
     table.servers.insert(pool.clone(), all.iter().map(server).collect());
 }

@@ -18,7 +18,7 @@ use crate::config::{self, FileSecrets};
 use crate::exchange::Exchange;
 use crate::http::{self, Api, Verifier};
 use crate::keep::StoreKeeper;
-use crate::model::{Desired, FleetName, OwnerId, Phase, Planned, Seen, Time};
+use crate::model::{Desired, FleetName, HostName, OwnerId, Phase, Planned, Seen, Time};
 use crate::reconcile::{Alone, Fence, Reconciler, Witness};
 use crate::report::{PassReport, Report, SourceError, SourceReport};
 use crate::source::load::Loader;
@@ -224,30 +224,60 @@ async fn tell_source(
     }
 }
 
-/// Which fleets have nothing left to do, for `--once`.
+/// Which fleets have nothing left to do, for `--once`, and what keeps them from being as desired.
 #[derive(Default)]
-struct Quiet(Mutex<BTreeMap<FleetName, Option<bool>>>);
+struct Quiet(Mutex<BTreeMap<FleetName, Option<Ended>>>);
+
+/// How a fleet ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Ended {
+    well: bool,
+    /// Hosts that never answered.
+    deaf: Vec<HostName>,
+}
+
+/// A host that has not answered since the beginning for so long is not waited for.
+const DEAF: Duration = Duration::from_secs(30);
 
 impl Quiet {
     fn tell(&self, pass: &PassReport) {
         let plan = &pass.plan;
-        let seen = pass.world.hosts.values().all(|h| !matches!(h.seen, Seen::Never { .. }));
-        let waits = plan.services.values().any(|s| s.phase == Phase::Reconciling);
+        let hosts = &pass.world.hosts;
+        let never = |seen: Seen| match seen {
+            Seen::Never { since } => Some(pass.at.since(since)),
+            Seen::Now | Seen::Silent { .. } => None,
+        };
+        let seen = hosts.values().all(|h| never(h.seen).is_none_or(|silent| silent >= DEAF));
+        let deaf = hosts.iter().filter(|(_, h)| never(h.seen).is_some());
+        let deaf: Vec<HostName> = deaf.map(|(name, _)| name.clone()).collect();
+        // Where nobody answers, nothing that waits has anything to wait for.
+        let alone = !hosts.is_empty() && deaf.len() == hosts.len();
+        let waits = !alone && plan.services.values().any(|s| s.phase == Phase::Reconciling);
         let ended = plan.steps.is_empty() && pass.world.in_flight.is_empty() && !waits && seen;
         let well = plan.services.values().all(|s| s.phase != Phase::Stalled)
             && !plan.waiting.iter().any(|w| w.why.needs_a_person());
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.insert(pass.fleet.name.clone(), ended.then_some(well));
+        all.insert(pass.fleet.name.clone(), ended.then_some(Ended { well, deaf }));
     }
 
-    /// `Some(well)` once every one of these fleets has nothing left to do.
-    fn ended<'f>(&self, fleets: impl Iterator<Item = &'f FleetName>) -> Option<bool> {
+    /// `Some` once every one of these fleets has nothing left to do.
+    fn ended<'f>(
+        &self,
+        fleets: impl Iterator<Item = &'f FleetName>,
+    ) -> Option<Result<Exit, CliError>> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut well = true;
+        let (mut well, mut deaf) = (true, Vec::new());
         for fleet in fleets {
-            well &= all.get(fleet).copied().flatten()?;
+            let ended = all.get(fleet).and_then(Option::as_ref)?;
+            well &= ended.well;
+            deaf.extend(ended.deaf.iter().map(|host| format!("host {host} of fleet {fleet}")));
         }
-        Some(well)
+        if deaf.is_empty() {
+            return Some(Ok(if well { Exit::Fine } else { Exit::Problem }));
+        }
+        let message = format!("{} has not answered for {} s", deaf.join(" and "), DEAF.as_secs());
+        let hint = "the log says why; without --once it is waited for".to_owned();
+        Some(Err(CliError { message, hint: Some(hint) }))
     }
 }
 
@@ -317,9 +347,9 @@ impl Fleets {
             let current = desired.borrow_and_update().clone();
             if let Some(current) = &current {
                 self.spread(current, &stopped);
-                if let (true, Some(well)) = (once, self.quiet.ended(current.fleets.keys())) {
-                    let well = well && current.problems.is_empty();
-                    exit = Ok(if well { Exit::Fine } else { Exit::Problem });
+                if let (true, Some(ended)) = (once, self.quiet.ended(current.fleets.keys())) {
+                    let broken = !current.problems.is_empty();
+                    exit = ended.map(|exit| if broken { Exit::Problem } else { exit });
                     break;
                 }
             } else if let (true, Some(e)) = (once, states.borrow_and_update().error.clone()) {

@@ -120,6 +120,16 @@ pub struct Link {
     pub clock: Clock,
 }
 
+impl Link {
+    /// Says who gets requests once `table` is loaded, before it is: whoever was told to leave meanwhile must not end until
+    /// it is seen that he gets none. False where there are other orders by now, and nothing may be loaded.
+    fn announce(&self, table: &Table) -> bool {
+        let view = (*self.view.get()).clone();
+        self.view.set(BalancerView { coming: table.ready(), ..view });
+        !self.orders.has_changed().unwrap_or(false)
+    }
+}
+
 /// The newest view of one balancer.
 #[derive(Debug, Clone)]
 pub struct ViewCell {

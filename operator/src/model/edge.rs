@@ -251,6 +251,13 @@ pub struct Table {
 }
 
 impl Table {
+    /// Whom it sends requests.
+    pub fn ready(&self) -> BTreeSet<(PoolName, SocketAddr)> {
+        let all = self.servers.iter().flat_map(|(pool, all)| all.iter().map(move |s| (pool, s)));
+        let ready = all.filter(|(_, server)| server.target == Target::Ready);
+        ready.map(|(pool, server)| (pool.clone(), server.address)).collect()
+    }
+
     /// The table, and where it is not complete also whoever is in force and not in it: unlisted is not gone.
     pub fn keeping(
         self: &Arc<Self>,
@@ -268,7 +275,8 @@ impl Table {
             if listed.entry(pool.clone()).or_default().insert(address) {
                 let servers = table.servers.entry(pool).or_default();
                 let (instance, name) = (InstanceId("".into()), "kept".into());
-                servers.push(Server { instance, name, slot: Slot(0), address, target });
+                let slot = Slot(0);
+                servers.push(Server { instance, name, slot, address, target, sick: false });
             }
         }
         Arc::new(table)
@@ -299,6 +307,8 @@ pub struct Server {
     pub address: SocketAddr,
     /// What should become of its traffic.
     pub target: Target,
+    /// It is not healthy: whoever sends it requests does not wait with taking it out.
+    pub sick: bool,
 }
 
 /// What should become of a server's traffic.
@@ -363,6 +373,8 @@ pub struct BalancerView {
     pub pools: BTreeSet<PoolName>,
     /// Its servers.
     pub servers: BTreeMap<(PoolName, SocketAddr), ServerView>,
+    /// Servers that get requests once the configuration that is being loaded is in force: they may at any moment.
+    pub coming: BTreeSet<(PoolName, SocketAddr)>,
     /// Services with a route that was left out, and why. Everything else is in force.
     pub refused: BTreeMap<ServiceName, String>,
     /// Why it does not follow, or which fragment was left out.
@@ -383,6 +395,7 @@ impl BalancerView {
             listening: false,
             pools: BTreeSet::new(),
             servers: BTreeMap::new(),
+            coming: BTreeSet::new(),
             refused: BTreeMap::new(),
             problem: None,
             requests: 0,
@@ -401,6 +414,7 @@ impl BalancerView {
             listening,
             pools,
             servers,
+            coming,
             refused,
             problem,
             requests: _,
@@ -411,11 +425,12 @@ impl BalancerView {
             (a.state, a.since) == (b.state, b.since)
                 && (a.state != ServerState::Draining || a.sessions == b.sessions)
         };
-        (seen, listening, pools, refused, problem, reloads, old_workers)
+        (seen, listening, pools, coming, refused, problem, reloads, old_workers)
             == (
                 &other.seen,
                 &other.listening,
                 &other.pools,
+                &other.coming,
                 &other.refused,
                 &other.problem,
                 &other.reloads,

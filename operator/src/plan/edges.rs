@@ -11,10 +11,10 @@ use super::places::parts;
 use super::{Input, traffic};
 use crate::model::external::local_address;
 use crate::model::{
-    BalancerId, Edges, Fleet, HostName, HostSpec, HostView, Instance, InstanceId, InstanceSpec,
-    ManagedConsul, ManagedReach, Order, Outward, Plan, Pool, PoolName, Registration, Registrations,
-    RegistrySpec, Routing, Seen, Server, Service, ServiceName, State, Step, Table, Target, Time,
-    Traffic, Way, Whereabouts, Why,
+    BalancerId, Edges, Fleet, HealthState, HostName, HostSpec, HostView, Instance, InstanceId,
+    InstanceSpec, ManagedConsul, ManagedReach, Order, Outward, Plan, Pool, PoolName, Registration,
+    Registrations, RegistrySpec, Routing, Seen, Server, Service, ServiceName, State, Step, Table,
+    Target, Time, Traffic, Way, Whereabouts, Why,
 };
 
 /// The tables of every running balancer, and what the registry should have.
@@ -281,6 +281,7 @@ impl Ground<'_, '_> {
                     slot: instance.slot,
                     address,
                     target,
+                    sick: matches!(instance.health, HealthState::Unhealthy { .. }),
                 })
             })
             .collect()

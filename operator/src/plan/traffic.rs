@@ -96,9 +96,8 @@ fn witnesses<'w>(
             let fresh = instance.health == HealthState::Starting;
             let sick = matches!(instance.health, HealthState::Unhealthy { .. });
             match its.map(|v| (v.seen, v.listening)) {
-                // It has no table yet, so that it takes no requests.
-                Some((Seen::Now, false)) => {}
-                Some((Seen::Now, true)) => {
+                // One that takes no requests yet has nobody, but may be about to have.
+                Some((Seen::Now, _)) => {
                     out.push(Witness { service, view: its });
                 }
                 // It had one before it fell silent: whatever it is otherwise, requests may go through it.
@@ -184,8 +183,7 @@ fn external_witnesses<'w>(
     each.filter_map(|(service, index)| {
         let id = BalancerId::External { balancer: service.clone(), index };
         let view = world.balancers.get(&id).filter(|v| v.seen == Seen::Now);
-        // It has no table yet, so that it takes no requests.
-        view.is_none_or(|v| v.listening).then_some(Witness { service, view })
+        Some(Witness { service, view })
     })
 }
 
@@ -205,6 +203,7 @@ struct Said {
     missing: u32,
     leaving: u32,
     unknown: bool,
+    coming: bool,
     since: Option<Time>,
     sessions: Option<u32>,
 }
@@ -220,6 +219,8 @@ impl Said {
             return Traffic::Unknown;
         }
         match (self.up + self.not_up, self.leaving, self.missing) {
+            // A balancer loads what sends it requests, whatever it has been told since.
+            (0, _, _) if self.coming => Traffic::Unknown,
             (0, 0, 0) => Traffic::Nobody,
             (0, 0, _) => Traffic::None,
             (0, _, _) => {
@@ -285,6 +286,10 @@ impl Scene<'_> {
             if view.refused.contains_key(&instance.service) {
                 continue;
             }
+            said.coming |= view.coming.contains(&(pool.clone(), address));
+            if !view.listening {
+                continue;
+            }
             match view.servers.get(&(pool.clone(), address)) {
                 None => said.missing += 1,
                 Some(s) => match s.state {
@@ -326,5 +331,89 @@ impl Scene<'_> {
             (_, Some(e)) if !e.maintenance => said.up += 1,
             (Seen::Silent { .. } | Seen::Never { .. } | Seen::Now, Some(_) | None) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_ends_who_is_about_to_get_requests() {
+        let since = Time(5);
+        let leaving =
+            || Said { leaving: 2, since: Some(since), sessions: Some(0), ..Said::default() };
+        assert_eq!(leaving().traffic(), Traffic::Withdrawn { since, sessions: Some(0) });
+        // Another balancer begins, by a table of before he was told to leave.
+        assert_eq!(Said { coming: true, ..leaving() }.traffic(), Traffic::Unknown);
+        assert_eq!(
+            Said { missing: 1, coming: true, ..Said::default() }.traffic(),
+            Traffic::Unknown
+        );
+        assert_eq!(Said { missing: 1, ..Said::default() }.traffic(), Traffic::None);
+        // Whoever serves elsewhere does so meanwhile.
+        let serves = Said { up: 2, coming: true, ..Said::default() };
+        assert_eq!(serves.traffic(), Traffic::Serving { up: true });
+    }
+
+    #[test]
+    fn a_balancer_without_a_table_has_nobody_and_says_who_comes() {
+        use crate::fake::make;
+        use crate::model::{BalancerKind, Fragments, InstanceId, Routing};
+
+        let front = ServiceName::new("edge").unwrap();
+        let mut web = make::service("web", 1, "toy:1").unwrap();
+        make::route(&mut web, 8000, &front);
+        let mut host = make::host("h1", &[]).unwrap();
+        host.address = Some("10.0.0.1".into());
+        let other = make::host("h2", &[]).unwrap();
+        let mut fleet = make::fleet("default", vec![host, other]).unwrap();
+        fleet.name = web.fleet.clone();
+        let mut instance = make::instance(&web.name, 1);
+        instance.bindings = vec![(80, 8000)];
+        let balancer = make::instance(&front, 1);
+        let id = BalancerId::Container(InstanceId::clone(&balancer.id));
+        let routing = Routing {
+            kind: BalancerKind::Haproxy,
+            listeners: vec![],
+            routes: vec![],
+            pools: make::pools(&web).into_iter().collect(),
+            fragments: Fragments::default(),
+            access_log: false,
+            drain: std::time::Duration::ZERO,
+            external: vec![],
+        };
+        let edge = make::service("edge", 1, "haproxy:1").unwrap();
+        let desired = Desired {
+            services: [edge, web].into_iter().map(|s| (s.name.clone(), Arc::new(s))).collect(),
+            routings: [(front, Arc::new(routing))].into(),
+            revision: crate::model::Revision("r1".into()),
+            fleets: BTreeMap::new(),
+            held: std::collections::BTreeSet::new(),
+            problems: vec![],
+            removal: crate::model::Removal::default(),
+        };
+        let view = HostView {
+            seen: Seen::Now,
+            instances: vec![instance.clone(), balancer],
+            ..HostView::never(Time(0))
+        };
+        let (_, host) = fleet.hosts.iter().next().unwrap();
+        let address = SocketAddr::new(host.ip().unwrap(), 8000);
+        let pool = desired.routings.values().next().unwrap().pools.keys().next().unwrap().clone();
+        let seen = |coming: bool| {
+            let coming = coming.then(|| (pool.clone(), address)).into_iter().collect();
+            let loads = BalancerView { seen: Seen::Now, coming, ..BalancerView::never(Time(0)) };
+            let mut world = World {
+                hosts: [(host.name.clone(), Arc::new(view.clone()))].into(),
+                balancers: [(id.clone(), Arc::new(loads))].into(),
+                ..World::default()
+            };
+            observe(&fleet, &desired, &mut world, Time(9));
+            let all = &world.hosts[&host.name].instances;
+            all.iter().find(|i| i.id == instance.id).unwrap().traffic
+        };
+        assert_eq!(seen(false), Traffic::Nobody);
+        assert_eq!(seen(true), Traffic::Unknown);
     }
 }

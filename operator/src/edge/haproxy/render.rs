@@ -437,7 +437,10 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Requests are lost to nobody's restart: a connection that fails, or is closed without a word, is tried again
 /// elsewhere, and a client's idle connection is not closed by a reload just when it is used again.
-const DEFAULTS: [&str; 11] = [
+///
+/// A host that is cut off answers nothing, not even that a connection is alive: what waits there ends within seconds. A server
+/// that is slow to answer has a kernel that answers for it.
+const DEFAULTS: [&str; 15] = [
     "option redispatch 1",
     "retries 3",
     "retry-on conn-failure empty-response",
@@ -449,7 +452,14 @@ const DEFAULTS: [&str; 11] = [
     "timeout queue 10s",
     "timeout client-fin 10s",
     "timeout tunnel 1h",
+    "option srvtcpka",
+    "srvtcpka-idle 3s",
+    "srvtcpka-intvl 1s",
+    "srvtcpka-cnt 5",
 ];
+
+/// What was sent and is not even received after this is lost.
+const CUT_OFF: Duration = Duration::from_secs(8);
 
 /// Without a check of its own a pool is at least connected to, so that a host that is cut off drops out by itself.
 fn check(check: Option<&Probe>) -> String {
@@ -460,7 +470,8 @@ fn check(check: Option<&Probe>) -> String {
     let every = every.max(Duration::from_millis(100));
     // A server in doubt is asked more often.
     let fast = every.min(Duration::from_millis(500));
-    format!("check inter {} fastinter {} fall {fall} rise 1", ms(every), ms(fast))
+    let (every, fast, cut) = (ms(every), ms(fast), ms(CUT_OFF));
+    format!("check inter {every} fastinter {fast} fall {fall} rise 1 tcp-ut {cut}")
 }
 
 fn ms(d: Duration) -> String {

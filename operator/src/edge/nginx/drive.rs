@@ -1,6 +1,7 @@
 //! Drives one nginx: tries a configuration, swaps it in, reloads and confirms; and tells what is in force.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,13 +9,13 @@ use super::CONFIG;
 use super::blame::{CANDIDATE, complaint, culprit};
 use super::facts::Facts;
 use super::image::Image;
-use super::pace;
+use super::pace::Pace;
 use super::render::{LeftOut, Rendered, render};
 use super::shell::{Question, Shell, State};
 use super::sight::Sight;
 use crate::edge::{File, Link};
 use crate::error::{PortError, Remedy, causes};
-use crate::model::{Routing, Table, Time};
+use crate::model::{PoolName, Routing, Table, Target, Time};
 
 /// Between two looks, when nothing is expected.
 const LOOK: Duration = Duration::from_secs(2);
@@ -64,7 +65,9 @@ struct Driver {
     of: Option<Arc<Routing>>,
     /// The table that is in force or was given up, and when.
     done: Option<(Arc<Table>, Outcome)>,
-    last_reload: Option<Time>,
+    /// The newest table that was looked at.
+    asked: Option<Arc<Table>>,
+    pace: Pace,
     /// Certificates that are in the container.
     put: BTreeSet<String>,
     /// Since when the tables do not list everybody.
@@ -85,7 +88,8 @@ impl Driver {
             left_out: LeftOut::new(),
             of: None,
             done: None,
-            last_reload: None,
+            asked: None,
+            pace: Pace::default(),
             put: BTreeSet::new(),
             incomplete: None,
         }
@@ -108,6 +112,7 @@ impl Driver {
                 // Every change is a reload, and what the one in force was made of is not known any more.
                 None
             } else {
+                self.heed(&table, link.clock.now());
                 self.due(&table, link.clock.now()).map(|wait| wait.max(self.hesitation(&table)))
             };
             if wait == Some(Duration::ZERO) {
@@ -176,9 +181,50 @@ impl Driver {
             Some((_, Outcome::GivenUp { at })) => Some(TRY_AGAIN.saturating_sub(now.since(*at))),
             None => {
                 let state = &self.sight.state;
-                Some(pace::wait(self.last_reload, now, state.old.len(), state.workers.len()))
+                let generations = state.old.len().div_ceil(state.workers.len().max(1));
+                Some(self.pace.wait(self.is_urgent(table), generations, now))
             }
         }
+    }
+
+    /// Counts a table that is not the one before, and is done with it where it makes no difference.
+    fn heed(&mut self, table: &Arc<Table>, now: Time) {
+        let same = |asked: &Arc<Table>| Arc::ptr_eq(asked, table) || asked == table;
+        if self.asked.as_ref().is_some_and(same) {
+            return;
+        }
+        self.asked = Some(table.clone());
+        self.adopt(table);
+        if self.in_force(&render(table, &self.image, &self.left_out)) {
+            self.pace.settled();
+            self.sight.problem = None;
+            self.done = Some((table.clone(), Outcome::InForce));
+        } else {
+            self.pace.changed(now);
+        }
+    }
+
+    /// Of another routing nothing is known to be refused.
+    fn adopt(&mut self, table: &Table) {
+        let same = |of: &Arc<Routing>| Arc::ptr_eq(of, &table.routing) || *of == table.routing;
+        if !self.of.as_ref().is_some_and(same) || self.gave_up() {
+            self.left_out.clear();
+            self.of = Some(table.routing.clone());
+        }
+    }
+
+    /// Whether somebody is in force who should not get one more request: dead, gone or sick. Who leaves in order can.
+    fn is_urgent(&self, table: &Table) -> bool {
+        let Some(facts) = &self.sight.in_force else { return false };
+        let servers =
+            table.servers.iter().flat_map(|(pool, all)| all.iter().map(move |s| (pool, s)));
+        let useful = servers.filter(|(_, s)| s.target == Target::Ready || !s.sick);
+        let useful: BTreeSet<(&PoolName, SocketAddr)> =
+            useful.map(|(pool, s)| (pool, s.address)).collect();
+        let mut ready = facts.servers.iter().filter(|(_, target)| **target == Target::Ready);
+        ready.any(|((pool, address), _)| {
+            table.routing.pools.contains_key(pool) && !useful.contains(&(pool, *address))
+        })
     }
 
     async fn apply(
@@ -187,20 +233,14 @@ impl Driver {
         shell: &mut Shell,
         table: &Arc<Table>,
     ) -> Result<(), PortError> {
-        let same = self
-            .of
-            .as_ref()
-            .is_some_and(|of| Arc::ptr_eq(of, &table.routing) || *of == table.routing);
-        if !same || self.gave_up() {
-            self.left_out.clear();
-            self.of = Some(table.routing.clone());
-        }
+        self.adopt(table);
         let accepted = match self.accepted(link, shell, table).await {
             // It is there, and only a person can help: what is in force goes on.
             Err(e) if e.remedy == Remedy::Hold && self.image.beside.is_some() => Err(causes(&e)),
             other => other?,
         };
         let outcome = match accepted {
+            Ok(rendered) if !self.in_force(&rendered) && !link.announce(table) => return Ok(()),
             Ok(rendered) => self.reload(link, shell, rendered).await?,
             Err(why) => Err(why),
         };
@@ -254,7 +294,7 @@ impl Driver {
 
     fn in_force(&self, rendered: &Rendered) -> bool {
         let in_force = self.sight.in_force.as_ref();
-        in_force.is_some_and(|facts| facts.digest == rendered.facts.digest)
+        in_force.is_some_and(|facts| facts.serves == rendered.facts.serves)
     }
 
     /// Puts certificates into the container that are not there yet.
@@ -282,11 +322,12 @@ impl Driver {
         rendered: Rendered,
     ) -> Result<Result<(), String>, PortError> {
         if self.in_force(&rendered) {
+            self.pace.settled();
             self.sight.problem = None;
             return Ok(Ok(()));
         }
         let before = shell.state().await?.workers;
-        self.last_reload = Some(link.clock.now());
+        self.pace.reloads(link.clock.now());
         let swapped = shell.ask(Question::Swap).await?;
         if swapped.code != 0 {
             let why = Some(swapped.text).filter(|text| !text.is_empty());
@@ -339,7 +380,75 @@ fn replaced(before: &BTreeSet<u32>, state: &State, digest: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{name, table};
     use super::*;
+
+    /// In force is a table with `web` 1, which serves, and 2, which drains.
+    fn driver() -> Driver {
+        let (mut driver, table) = (Driver::new(Time(0)), Arc::new(table()));
+        let facts = render(&table, &Image::default(), &LeftOut::new()).facts;
+        let state = State { digest: Some(facts.digest.clone()), ..State::default() };
+        driver.sight.took(facts, state, Time(1));
+        driver.pace.reloads(Time(1));
+        driver
+    }
+
+    fn changed(how: impl FnOnce(&mut Table)) -> Arc<Table> {
+        let mut table = table();
+        how(&mut table);
+        Arc::new(table)
+    }
+
+    #[test]
+    fn what_drained_and_is_gone_is_no_reason_to_reload() {
+        let mut driver = driver();
+        let gone = changed(|t| drop(t.servers.get_mut(&name("web")).unwrap().pop()));
+        for table in [Arc::new(table()), gone.clone()] {
+            driver.heed(&table, Time(2));
+            assert_eq!(driver.due(&table, Time(2)), None);
+        }
+        // Nobody hears of it any more, and of one who is still asked for everybody does.
+        let known = |table: &Table| driver.sight.view(table).servers.len();
+        assert_eq!((known(&table()), known(&gone)), (5, 4));
+        // An agent that starts anew knows as much.
+        let mut anew = Driver::new(Time(9));
+        anew.sight = driver.sight.clone();
+        anew.heed(&gone, Time(9));
+        assert_eq!(anew.due(&gone, Time(9)), None);
+    }
+
+    #[test]
+    fn who_is_of_no_use_goes_at_once_and_the_rest_in_its_time() {
+        let web = name("web");
+        let dead = changed(|t| drop(t.servers.get_mut(&web).unwrap().remove(0)));
+        let leaving = changed(|t| t.servers.get_mut(&web).unwrap()[0].target = Target::Drain);
+        let sick = changed(|t| {
+            let one = &mut t.servers.get_mut(&web).unwrap()[0];
+            (one.target, one.sick) = (Target::Drain, true);
+        });
+        let comes = changed(|t| t.servers.get_mut(&web).unwrap()[1].target = Target::Ready);
+        let unrouted = changed(|t| {
+            let routing = Arc::make_mut(&mut t.routing);
+            routing.routes.retain(|route| route.pool != name("db"));
+            routing.pools.remove(&name("db"));
+            t.servers.remove(&name("db"));
+        });
+        for (what, table, urgent) in [
+            ("dead", dead, true),
+            ("sick", sick, true),
+            ("leaving", leaving, false),
+            ("comes", comes, false),
+            ("unrouted", unrouted, false),
+        ] {
+            let mut driver = driver();
+            assert_eq!(driver.is_urgent(&table), urgent, "{what}");
+            // Twenty others came just before.
+            (0..20).for_each(|_| driver.pace.changed(Time(2)));
+            driver.heed(&table, Time(202));
+            let wait = driver.due(&table, Time(202)).unwrap();
+            assert_eq!(wait.is_zero(), urgent, "{what}: {wait:?}");
+        }
+    }
 
     #[test]
     fn a_reload_is_done_when_no_worker_of_before_takes_connections() {

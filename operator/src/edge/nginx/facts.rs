@@ -17,6 +17,8 @@ const VERSION: &str = "evenkeel 1";
 pub struct Facts {
     /// Of the whole configuration.
     pub digest: String,
+    /// Of what it does: the same whether or not those that drain are listed.
+    pub serves: String,
     /// Pools that it holds as they were ordered, each with its own digest.
     pub pools: BTreeMap<PoolName, String>,
     /// Who is in each pool.
@@ -30,8 +32,8 @@ pub struct Facts {
 impl Facts {
     /// As comments, one a line.
     pub(super) fn lines(&self) -> Vec<String> {
-        let Self { digest, pools, servers, refused, problem } = self;
-        let mut lines = vec![format!("{VERSION} {digest}")];
+        let Self { digest, serves, pools, servers, refused, problem } = self;
+        let mut lines = vec![format!("{VERSION} {digest}"), format!("serves {serves}")];
         lines.extend(pools.iter().map(|(pool, digest)| format!("pool {pool} {digest}")));
         lines.extend(servers.iter().map(|((pool, address), target)| {
             let target = match target {
@@ -68,6 +70,7 @@ impl Facts {
     fn take(&mut self, line: &str) -> Option<()> {
         let (kind, rest) = line.split_once(' ')?;
         match kind {
+            "serves" => self.serves = rest.to_owned(),
             "pool" => {
                 let (pool, digest) = rest.split_once(' ')?;
                 self.pools.insert(pool_name(pool)?, digest.to_owned());
@@ -120,6 +123,7 @@ mod tests {
         let (plain, odd) = (PoolName::new(&web, 80, None), PoolName::new(&web, 80, Some("a.b-c")));
         let facts = Facts {
             digest: "d1".into(),
+            serves: "s1".into(),
             pools: BTreeMap::from([(plain.clone(), "p1".into()), (odd.clone(), "p2".into())]),
             servers: BTreeMap::from([
                 ((plain, "10.0.0.1:80".parse().unwrap()), Target::Ready),

@@ -98,6 +98,17 @@ impl<'a> Draft<'a> {
 
 /// Renders `table` for nginx as it is in `image`, without what is `left_out`.
 pub fn render(table: &Table, image: &Image, left_out: &LeftOut) -> Rendered {
+    // Whoever drains gets nothing: whether he is still listed makes no difference to anybody's requests.
+    let mut serving = table.clone();
+    for servers in serving.servers.values_mut() {
+        servers.retain(|server| server.target == Target::Ready);
+    }
+    serving.servers.retain(|_, servers| !servers.is_empty());
+    let serves = draw(&serving, image, left_out, "").facts.digest;
+    draw(table, image, left_out, &serves)
+}
+
+fn draw(table: &Table, image: &Image, left_out: &LeftOut, serves: &str) -> Rendered {
     let mut draft = Draft { table, image, left_out: left_out.clone(), parts: BTreeMap::new() };
     judge_fragments(&mut draft);
     judge_listeners(&mut draft);
@@ -108,7 +119,7 @@ pub fn render(table: &Table, image: &Image, left_out: &LeftOut) -> Rendered {
             by_listener.entry(&route.listener).or_default().push(number);
         }
     }
-    let facts = facts(&draft, &by_listener);
+    let facts = Facts { serves: serves.to_owned(), ..facts(&draft, &by_listener) };
     let page = configuration(&draft, &by_listener, &facts);
     seal(page, facts, used(&draft))
 }
@@ -235,9 +246,10 @@ pub(super) fn pool_digest(table: &Table, name: &PoolName) -> String {
     for route in table.routing.routes.iter().filter(|route| route.pool == *name) {
         let _ = writeln!(text, "{} {:?} {}", route.listener, route.host, route.path);
     }
-    for server in table.servers.get(name).map_or(&[][..], Vec::as_slice) {
-        let Server { instance, name, slot: _, address, target } = server;
-        let _ = writeln!(text, "{} {name} {address} {target:?}", instance.0);
+    let servers = table.servers.get(name).map_or(&[][..], Vec::as_slice);
+    for server in servers.iter().filter(|server| server.target == Target::Ready) {
+        let Server { instance, name, slot: _, address, target: _, sick: _ } = server;
+        let _ = writeln!(text, "{} {name} {address}", instance.0);
     }
     let digest = hex::encode(Sha256::digest(text));
     digest.get(..16).unwrap_or_default().to_owned()

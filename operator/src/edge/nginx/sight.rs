@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use super::facts::Facts;
 use super::render::pool_digest;
 use super::shell::State;
-use crate::model::{BalancerView, PoolName, Seen, ServerState, ServerView, Table, Target, Time};
+use crate::model::{
+    BalancerView, PoolName, Seen, Server, ServerState, ServerView, Table, Target, Time,
+};
 
 /// What the boot configuration is called.
 pub(super) const NOTHING: &str = "nothing";
@@ -121,11 +123,25 @@ impl Sight {
         let as_ordered = facts.pools.iter().filter(|(pool, digest)| {
             table.routing.pools.contains_key(pool) && pool_digest(table, pool) == **digest
         });
+        // Who has drained is listed until the next reload. Once nobody asks for him any more he is gone, and somebody else
+        // may have his address.
+        let there = |(key, it): &(&(PoolName, SocketAddr), &Sighting)| {
+            let listed = |all: &Vec<Server>| all.iter().any(|server| server.address == key.1);
+            it.target == Target::Ready
+                || !table.complete
+                || table.servers.get(&key.0).is_some_and(listed)
+        };
         BalancerView {
             seen: self.seen,
             listening: self.listening(),
             pools: as_ordered.map(|(pool, _)| pool.clone()).collect(),
-            servers: self.servers.iter().map(|(key, it)| (key.clone(), it.view())).collect(),
+            servers: self
+                .servers
+                .iter()
+                .filter(there)
+                .map(|(k, it)| (k.clone(), it.view()))
+                .collect(),
+            coming: BTreeSet::new(),
             refused: facts.refused.clone(),
             problem: self.problem.clone().or_else(|| facts.problem.clone()),
             requests: self.state.requests,

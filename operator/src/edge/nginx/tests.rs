@@ -14,7 +14,7 @@ use crate::model::{
     Time,
 };
 
-fn name(service: &str) -> PoolName {
+pub(super) fn name(service: &str) -> PoolName {
     PoolName::new(&ServiceName::new(service).unwrap(), 80, None)
 }
 
@@ -29,10 +29,11 @@ fn server(service: &str, slot: u32, target: Target) -> Server {
         slot: Slot(slot),
         address: format!("10.0.0.{slot}:80").parse().unwrap(),
         target,
+        sick: false,
     }
 }
 
-fn table() -> Table {
+pub(super) fn table() -> Table {
     let http = |name: &str, port, protocol| Listener {
         name: name.into(),
         port,

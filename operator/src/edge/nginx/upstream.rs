@@ -42,7 +42,7 @@ pub(super) fn upstream(page: &mut Page, name: &PoolName, pool: &Pool, servers: &
                 Balance::Source => page.line("hash $remote_addr consistent;"),
             }
             for server in servers {
-                let Server { instance, name, slot: _, address, target } = server;
+                let Server { instance, name, slot: _, address, target, sick: _ } = server;
                 let how = match target {
                     Target::Ready => PASSED_OVER,
                     Target::Drain => "down",

@@ -139,6 +139,7 @@ impl Recipe {
             slot: Slot(slot),
             address: toy.address,
             target: Target::Ready,
+            sick: false,
         };
         self.servers.entry(pool(service)).or_default().push(server);
         self
