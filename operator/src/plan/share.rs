@@ -163,7 +163,8 @@ mod tests {
         let web = service(10, 0, 1, &[("a", 5), ("b", 5)]);
         assert_eq!(most(&web, "a", 5, &[("b", 5, 0)]), 5);
         // None of them leaves, and none comes in their place, while the others have too many.
-        let (b, too_many) = (FleetName::new("b").unwrap(), Others { available: 20, most: Some(20) });
+        let (b, too_many) =
+            (FleetName::new("b").unwrap(), Others { available: 20, most: Some(20) });
         let shifting = too_many.way(&web, &b, 5, 5).unwrap();
         assert_eq!((shifting.want, shifting.most, shifting.leaves), (5, 0, false));
     }
