@@ -10,16 +10,18 @@ use serde_json::{Value, json};
 use crate::drift::by_hand;
 use crate::{SOON, cluster};
 
-fn run(dir: &Path, args: &[&str]) -> (Output, String) {
-    let done = std::process::Command::new(binary()).args(args).current_dir(dir).output().unwrap();
+/// Runs the binary beside the server, which is on this thread, too.
+async fn run(dir: &Path, args: &[&str]) -> (Output, String) {
+    let mut command = tokio::process::Command::new(binary());
+    let done = command.args(args).current_dir(dir).output().await.unwrap();
     let said = String::from_utf8_lossy(&done.stderr).into_owned();
     (done, said)
 }
 
 /// What a plan for the documents says, and its exit code.
-fn plan(dir: &Path) -> (Option<i32>, Value) {
+async fn plan(dir: &Path) -> (Option<i32>, Value) {
     let args = ["plan", "--dir", "shop", "--owner", "import", "--state-dir", "state", "-o", "json"];
-    let (done, said) = run(dir, &args);
+    let (done, said) = run(dir, &args).await;
     let value = serde_json::from_slice(&done.stdout).unwrap_or_else(|e| panic!("{e}: {said}"));
     (done.status.code(), value)
 }
@@ -71,7 +73,8 @@ async fn planning_what_was_imported_against_its_own_server_changes_nothing() {
         server.forget();
         let url = server.url();
         let (done, said) =
-            run(dir.path(), &["import", "marathon", &url, "--group", "/shop", "--to", "shop/"]);
+            run(dir.path(), &["import", "marathon", &url, "--group", "/shop", "--to", "shop/"])
+                .await;
         assert_eq!(done.status.code(), Some(0), "{release:?}: {said}");
         assert!(said.ends_with("3 services were written, 0 left out\n"), "{release:?}: {said}");
         for told in [
@@ -80,9 +83,9 @@ async fn planning_what_was_imported_against_its_own_server_changes_nothing() {
         ] {
             assert!(said.contains(told), "{release:?}: {told}: {said}");
         }
-        let (checked, said) = run(dir.path(), &["check", "shop"]);
+        let (checked, said) = run(dir.path(), &["check", "shop"]).await;
         assert_eq!(checked.status.code(), Some(0), "{release:?}: {said}");
-        let (code, plans) = plan(dir.path());
+        let (code, plans) = plan(dir.path()).await;
         assert_eq!(
             (code, &plans["plans"][0]["steps"]),
             (Some(0), &json!([])),
@@ -101,7 +104,7 @@ async fn planning_what_was_imported_against_its_own_server_changes_nothing() {
             "off",
             "--once",
         ];
-        let (ran, said) = run(dir.path(), &args);
+        let (ran, said) = run(dir.path(), &args).await;
         assert_eq!(ran.status.code(), Some(0), "{release:?}: {said}");
         let writes: Vec<String> = server.writes().iter().map(|w| format!("{w:?}")).collect();
         assert!(writes.is_empty(), "{release:?}: {writes:?}");
@@ -109,7 +112,7 @@ async fn planning_what_was_imported_against_its_own_server_changes_nothing() {
         let web = dir.path().join("shop/web.yaml");
         let text = std::fs::read_to_string(&web).unwrap();
         std::fs::write(&web, text.replace("replicas: 3", "replicas: 4")).unwrap();
-        let (code, plans) = plan(dir.path());
+        let (code, plans) = plan(dir.path()).await;
         let steps = plans["plans"][0]["steps"].as_array().unwrap();
         assert_eq!((code, steps.len()), (Some(2), 1), "{release:?}: {plans:#}");
         assert!(
@@ -141,10 +144,11 @@ async fn a_real_group_dump_is_written_down_and_planned_without_a_step() {
     }
     assert_eq!(server.apps().len(), 100);
     let dir = tempfile::tempdir().unwrap();
-    let (done, said) = run(dir.path(), &["import", "marathon", &server.url(), "--to", "shop/"]);
+    let (done, said) =
+        run(dir.path(), &["import", "marathon", &server.url(), "--to", "shop/"]).await;
     assert_eq!(done.status.code(), Some(0), "{said}");
     assert!(said.ends_with("100 services were written, 0 left out\n"), "{said}");
-    let (code, plans) = plan(dir.path());
+    let (code, plans) = plan(dir.path()).await;
     assert_eq!((code, &plans["plans"][0]["steps"]), (Some(0), &json!([])), "{plans:#}");
     assert_eq!(plans["problems"], json!([]), "{plans:#}");
 }
@@ -163,12 +167,12 @@ async fn credentials_are_read_from_files_and_are_in_no_document() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("word"), "hunter2\n").unwrap();
         let url = server.url();
-        let (done, said) = run(dir.path(), &["import", "marathon", &url]);
+        let (done, said) = run(dir.path(), &["import", "marathon", &url]).await;
         assert_eq!(done.status.code(), Some(1), "{said}");
         assert!(said.contains("401"), "{said}");
         let all: Vec<&str> =
             ["import", "marathon", url.as_str()].iter().chain(flags).copied().collect();
-        let (done, said) = run(dir.path(), &all);
+        let (done, said) = run(dir.path(), &all).await;
         let text = String::from_utf8(done.stdout).unwrap();
         assert_eq!(done.status.code(), Some(0), "{said}");
         let file = dir.path().canonicalize().unwrap().join("word");
@@ -182,12 +186,12 @@ async fn a_cluster_that_does_not_answer_or_has_no_such_group_is_said() {
     let server = Server::start(Options::default()).await;
     let dir = tempfile::tempdir().unwrap();
     let (done, said) =
-        run(dir.path(), &["import", "marathon", &server.url(), "--group", "/nowhere"]);
+        run(dir.path(), &["import", "marathon", &server.url(), "--group", "/nowhere"]).await;
     assert_eq!((done.status.code(), done.stdout.len()), (Some(1), 0), "{said}");
     assert!(said.starts_with("error: read the group /nowhere of Marathon"), "{said}");
     let url = server.url();
     server.stop().await;
-    let (done, said) = run(dir.path(), &["import", "marathon", &url]);
+    let (done, said) = run(dir.path(), &["import", "marathon", &url]).await;
     assert_eq!(done.status.code(), Some(1), "{said}");
     assert!(said.contains("does not answer"), "{said}");
 }

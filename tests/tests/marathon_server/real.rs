@@ -123,6 +123,17 @@ async fn what_cannot_start_says_why() {
 }
 
 #[tokio::test]
+async fn who_is_ended_while_it_is_being_made_ends() {
+    let server = Server::start(Options::default().containers(1)).await;
+    for round in 0..4 {
+        ask(&server.url(), "POST", "/v2/apps", &toy("/brief", 3)).await;
+        let task = until("it is being made", || server.tasks("/brief").first().cloned()).await;
+        done(&server, "DELETE", "/v2/apps/brief", &Value::Null).await;
+        assert!(inspected(&task).is_null(), "round {round}: {task}");
+    }
+}
+
+#[tokio::test]
 async fn commands_and_the_other_checks_are_really_made() {
     // It makes the image.
     let _rig = Rig::new().await;

@@ -240,11 +240,10 @@ impl Shared {
         };
         let Some((container, endpoint)) = found else { return };
         let stop = ["stop", "--time", &grace.to_string(), &container].map(str::to_owned);
-        // One that is still being made is stopped as soon as it is there.
+        // One that is still being made is stopped as soon as it runs: until then the engine has nothing to stop, and says
+        // that it is done.
         while self.running.lock().unwrap().contains_key(task) {
-            if docker(endpoint.as_deref(), &stop).await.status.success() {
-                return;
-            }
+            docker(endpoint.as_deref(), &stop).await;
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
