@@ -180,10 +180,10 @@ fn external_witnesses<'w>(
         |name: &ServiceName| desired.services.get(name).is_some_and(|s| s.fleet == fleet.name);
     let routings = desired.routings.iter().filter(move |(name, _)| here(name));
     let each = routings.flat_map(|(name, r)| (0..r.external.len()).map(move |index| (name, index)));
-    each.filter_map(|(service, index)| {
+    each.map(|(service, index)| {
         let id = BalancerId::External { balancer: service.clone(), index };
         let view = world.balancers.get(&id).filter(|v| v.seen == Seen::Now);
-        Some(Witness { service, view })
+        Witness { service, view }
     })
 }
 

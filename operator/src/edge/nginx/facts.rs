@@ -70,7 +70,7 @@ impl Facts {
     fn take(&mut self, line: &str) -> Option<()> {
         let (kind, rest) = line.split_once(' ')?;
         match kind {
-            "serves" => self.serves = rest.to_owned(),
+            "serves" => rest.clone_into(&mut self.serves),
             "pool" => {
                 let (pool, digest) = rest.split_once(' ')?;
                 self.pools.insert(pool_name(pool)?, digest.to_owned());
