@@ -66,7 +66,15 @@ impl Kept {
         let service = |m: &ServiceMemory| {
             // Taken apart without `..`: what is not kept is named here. Failures in a row are not:
             // after a restart every slot has its first try again.
-            let ServiceMemory { last_good, known: _, settled, rollout, quarantined, slots: _ } = m;
+            let ServiceMemory {
+                last_good,
+                known: _,
+                settled,
+                rollout,
+                quarantined,
+                slots: _,
+                idle: _,
+            } = m;
             KeptService {
                 settled: *settled,
                 good: last_good.as_ref().map(|g| KeptGood {
@@ -129,6 +137,7 @@ impl StoreKeeper {
                     .quarantined
                     .and_then(|q| Some(Quarantine { hash: SpecHash::parse(&q.hash)?, why: q.why })),
                 slots: BTreeMap::new(),
+                idle: None,
             };
             memory.services.insert(name, Arc::new(service));
         }

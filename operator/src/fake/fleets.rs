@@ -14,8 +14,16 @@ pub struct Fleets {
     pub sims: BTreeMap<FleetName, Sim>,
     /// How long a word takes from one loop to another.
     pub delay: Duration,
-    /// Words on their way: when they arrive, whose they are, who hears them.
-    words: Vec<(Time, FleetName, FleetName, Arc<Outward>)>,
+    /// Words on their way, in the order in which they were said.
+    words: Vec<Word>,
+}
+
+#[derive(Debug)]
+struct Word {
+    due: Time,
+    of: FleetName,
+    to: FleetName,
+    said: Arc<Outward>,
 }
 
 impl Fleets {
@@ -99,7 +107,7 @@ impl Fleets {
             let due = self.now().plus(self.delay);
             for other in names.iter().filter(|n| *n != name) {
                 let said = Arc::clone(&plan.edges.outward);
-                self.words.push((due, name.clone(), other.clone(), said));
+                self.words.push(Word { due, of: name.clone(), to: other.clone(), said });
             }
             if let Some(sim) = self.sims.get_mut(name) {
                 sim.act(&plan);
@@ -111,12 +119,18 @@ impl Fleets {
     fn hear(&mut self, name: &FleetName) {
         let now = self.now();
         let Some(sim) = self.sims.get_mut(name) else { return };
-        self.words.retain(|(due, of, to, said)| {
-            let arrives = *due <= now && to == name;
-            if arrives {
-                sim.elsewhere.0.insert(of.clone(), Arc::clone(said));
-            }
-            !arrives
+        // Nobody hears an older word after a newer one.
+        let arrives = |w: &Word| w.due <= now && w.to == *name;
+        let mut newest: BTreeMap<FleetName, usize> = BTreeMap::new();
+        for (at, word) in self.words.iter().enumerate().filter(|(_, w)| arrives(w)) {
+            newest.insert(word.of.clone(), at);
+            sim.elsewhere.0.insert(word.of.clone(), Arc::clone(&word.said));
+        }
+        let mut at = 0;
+        self.words.retain(|word| {
+            let old = word.to == *name && newest.get(&word.of).is_some_and(|newest| at <= *newest);
+            at += 1;
+            !old
         });
     }
 

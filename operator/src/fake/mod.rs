@@ -352,13 +352,23 @@ impl Sim {
 
     /// Runs the agent for a while, as the loop does: a pass at every change and at every grain.
     /// `check` sees each plan with the world it was made for, before it is acted upon.
-    pub fn run(&mut self, for_: Duration, mut check: impl FnMut(&Sim, &World, &Plan)) {
+    pub fn run(&mut self, for_: Duration, check: impl FnMut(&Sim, &World, &Plan)) {
+        self.run_each(GRAIN, for_, check);
+    }
+
+    /// The same with fewer passes, for times in which there is little to see.
+    pub fn run_each(
+        &mut self,
+        pause: Duration,
+        for_: Duration,
+        mut check: impl FnMut(&Sim, &World, &Plan),
+    ) {
         let until = self.now.plus(for_);
         while self.now < until {
             let (world, plan) = self.consider();
             check(self, &world, &plan);
             self.act(&plan);
-            self.elapse(GRAIN);
+            self.elapse(pause);
         }
     }
 

@@ -39,6 +39,8 @@ pub struct ServiceMemory {
     pub quarantined: Option<Quarantine>,
     /// Failures in a row, by slot.
     pub slots: BTreeMap<Slot, SlotFailures>,
+    /// Since when a platform's deployment has replaced nobody, though there is somebody to replace.
+    pub idle: Option<Time>,
 }
 
 /// A spec that was seen to work.

@@ -145,7 +145,11 @@ fn members<'a>(
         }
     }
     for members in out.values_mut() {
-        members.sort_by(|a, b| (a.2.slot, &a.2.id).cmp(&(b.2.slot, &b.2.id)));
+        // Of two at one address the one that runs comes first, see `Ground::servers`.
+        let ends = |i: &Instance| i.state == State::Ending;
+        members.sort_by(|(_, _, a), (_, _, b)| {
+            (ends(a), a.slot, &a.id).cmp(&(ends(b), b.slot, &b.id))
+        });
     }
     out
 }

@@ -1,6 +1,6 @@
 //! What traffic an instance has, over every balancer and the registry: pure, from what these have in force.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -27,10 +27,12 @@ pub fn observe(fleet: &Fleet, desired: &Desired, world: &mut World, now: Time) {
     witnesses.extend(witnesses_elsewhere(fleet, desired, world, now));
     let registry = world.registry.clone();
     let voters = world.voters.clone();
+    let taken = taken(world);
     let scene = Scene {
         fleet,
         desired,
         witnesses: &witnesses,
+        taken: &taken,
         registry: registry.as_deref(),
         voters: voters.as_deref(),
     };
@@ -55,6 +57,15 @@ pub fn observe(fleet: &Fleet, desired: &Desired, world: &mut World, now: Time) {
     }
     drop(witnesses);
     world.hosts.extend(changed);
+}
+
+/// Where tasks of a platform run. One that it has lost sight of may have gone with its machine, and another have its address.
+fn taken(world: &World) -> BTreeSet<SocketAddr> {
+    let all = world.hosts.values().flat_map(|view| &view.instances);
+    all.filter(|i| i.state != State::Ending)
+        .filter_map(|i| Some((i.at?, &i.bindings)))
+        .flat_map(|(at, ports)| ports.iter().map(move |(_, port)| SocketAddr::new(at, *port)))
+        .collect()
 }
 
 /// The balancers whose word counts: those that may be taking requests.
@@ -191,6 +202,7 @@ struct Scene<'s> {
     fleet: &'s Fleet,
     desired: &'s Desired,
     witnesses: &'s [Witness<'s>],
+    taken: &'s BTreeSet<SocketAddr>,
     registry: Option<&'s RegistryView>,
     voters: Option<&'s BTreeMap<String, bool>>,
 }
@@ -277,6 +289,10 @@ impl Scene<'_> {
             return;
         }
         let Some(address) = self.address(balancer, pool, host, instance) else { return };
+        // Whatever is led there is led to the other.
+        if instance.state == State::Ending && self.taken.contains(&address) {
+            return;
+        }
         for witness in self.witnesses.iter().filter(|w| w.service == balancer) {
             let Some(view) = witness.view else {
                 said.unknown = true;

@@ -79,7 +79,12 @@ fn change(sim: &Sim, cluster: &SimMarathon, world: &World, asked: &AppStep) {
     let known = world.hosts[host].apps.get(id);
     let locks: Vec<usize> =
         known.iter().flat_map(|a| a.deployments.values()).map(|d| d.touches).collect();
-    let force = matches!(act, AppAct::Put { force: true, .. } | AppAct::Scale { force: true, .. });
+    let force = matches!(
+        act,
+        AppAct::Put { force: true, .. }
+            | AppAct::Scale { force: true, .. }
+            | AppAct::Restart { force: true }
+    );
     assert!(!force || locks.iter().all(|touches| *touches == 1), "{asked} breaks a lock of others");
     assert!(force || locks.is_empty(), "{asked} in vain: the app is locked");
     let counted: Vec<&SimTask> = app.alive().collect();
@@ -89,6 +94,14 @@ fn change(sim: &Sim, cluster: &SimMarathon, world: &World, asked: &AppStep) {
             assert!(*instances >= app.instances, "{asked} ends tasks by Marathon's choice");
             let label = matches!(&app.whose, Whose::Ours { hash: Some(h), .. } if h == hash);
             assert!(definition != &app.definition || !label, "{asked} changes nothing");
+        }
+        // All of them: there is nothing to choose.
+        AppAct::Delete | AppAct::Scale { instances: 0, force: true } => {
+            for task in app.tasks.keys() {
+                if let Some(of) = of {
+                    out_of_traffic(sim, cluster, world, of, id, task);
+                }
+            }
         }
         AppAct::Scale { instances, force: _ } => {
             let ended = (*instances as usize) < counted.len() && *instances < app.instances;
@@ -103,15 +116,10 @@ fn change(sim: &Sim, cluster: &SimMarathon, world: &World, asked: &AppStep) {
                 }
             }
         }
-        AppAct::Restart => {
+        AppAct::Restart { force } => {
+            let replaces = app.alive().any(|t| app.is_current(t));
+            assert!(!force || !replaces, "{asked} breaks off what goes on");
             assert!(app.tasks.values().any(|t| !app.is_current(t)), "{asked} for nothing");
-        }
-        AppAct::Delete => {
-            for task in app.tasks.keys() {
-                if let Some(of) = of {
-                    out_of_traffic(sim, cluster, world, of, id, task);
-                }
-            }
         }
     }
 }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use evenkeel::backend::marathon::MarathonConfig;
+use evenkeel::backend::marathon::{MarathonConfig, view_of};
 use evenkeel::error::{PortError, Remedy};
-use evenkeel::model::{AppAct, Seen};
+use evenkeel::model::{AppAct, FleetName, OwnerId, Seen};
 use evenkeel_tests::marathon::{Fault, Options, Recorded, Release, Server};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::rig::{Rig, id, said, service, spec};
 
@@ -60,6 +60,45 @@ async fn a_list_that_is_no_list_makes_marathon_silent_and_never_empty() {
     server.fault(usize::MAX, Fault::Json(200, json!({"apps": [app]})), lists);
     rig.until("silent", |v| matches!(v.seen, Seen::Silent { .. })).await;
     assert_eq!(rig.instances("web").len(), 3);
+}
+
+/// Puts something into every object that nobody has heard of; names of people's own are left as they are.
+fn estrange(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            let own = |name: &str| ["labels", "env"].contains(&name);
+            fields.iter_mut().filter(|(name, _)| !own(name)).for_each(|(_, v)| estrange(v));
+            fields.insert("fromAnotherTime".into(), json!({"a": [1, null]}));
+        }
+        Value::Array(all) => all.iter_mut().for_each(estrange),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_has_heard_of_is_passed_over() {
+    for release in [Release::V1_4, Release::V1_8, Release::V1_11] {
+        let server = Server::start(Options::of(release)).await;
+        let rig = Rig::of(&server).await;
+        rig.put(&service("web", "toy:1"), 2, true).await.unwrap();
+        rig.settled("/shop/web", 2).await;
+        let url = format!("{}/v2/apps?embed=apps.tasks&embed=apps.deployments", server.url());
+        let mut answer: Value = reqwest::get(url).await.unwrap().json().await.unwrap();
+        let view = |answer: &Value| {
+            let (owner, fleet) =
+                (OwnerId::new("conformance").unwrap(), FleetName::new("f").unwrap());
+            view_of(
+                &owner,
+                &fleet,
+                std::collections::BTreeMap::new(),
+                answer.to_string().as_bytes(),
+            )
+        };
+        let plain = view(&answer).unwrap();
+        assert_eq!((plain.apps.len(), plain.instances.len()), (1, 2), "{release}");
+        estrange(&mut answer);
+        assert_eq!(view(&answer).unwrap(), plain, "{release}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

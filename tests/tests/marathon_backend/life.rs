@@ -105,7 +105,7 @@ async fn an_app_lives_on_every_version() {
         assert!(rig.instances("web").iter().all(|i| i.hash == other.hash));
 
         // Nobody is of an older definition: there is nothing to restart. Then the app goes, once.
-        rig.act("/shop/web", "web", AppAct::Restart).await.unwrap();
+        rig.act("/shop/web", "web", AppAct::Restart { force: false }).await.unwrap();
         assert_eq!(writes(&server), [""; 0]);
         rig.act("/shop/web", "web", AppAct::Delete).await.unwrap();
         assert!(rig.app("/shop/web").is_none(), "{release:?}");
@@ -113,6 +113,19 @@ async fn an_app_lives_on_every_version() {
         assert_eq!(writes(&server), ["DELETE /v2/apps/shop/web?force=false"], "{release:?}");
         assert_eq!(server.apps(), [""; 0]);
     }
+}
+
+/// Somebody breaks off the deployment of a web that two tasks are left of.
+async fn break_off(server: &Server, rig: &Rig) {
+    let id = server.deployments().remove(0);
+    let url = format!("{}/v2/deployments/{id}?force=true", server.url());
+    let status = reqwest::Client::new().delete(url).send().await.unwrap().status().as_u16();
+    assert_eq!(status, 202);
+    server.release("/shop/web");
+    rig.until("nothing is under way", |v| {
+        v.apps.values().all(|app| app.deployments.is_empty() && app.outdated.len() == 2)
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -124,25 +137,29 @@ async fn those_left_of_an_older_definition_are_restarted_on_every_version() {
         rig.put(&web, 2, true).await.unwrap();
         rig.settled("/shop/web", 2).await;
         let before = ids(&rig);
-        // Somebody broke off the deployment: the definition is new and the tasks are old.
+        // Somebody breaks off the deployment: the definition is new and the tasks are old.
         server.hold("/shop/web");
         let other = service("web", "toy:2");
         rig.put(&other, 2, false).await.unwrap();
-        let id = server.deployments().remove(0);
-        let url = format!("{}/v2/deployments/{id}?force=true", server.url());
-        let client = reqwest::Client::new();
-        let status = client.delete(url).send().await.unwrap().status().as_u16();
-        assert_eq!(status, 202);
-        server.release("/shop/web");
-        rig.until("nothing is under way", |v| {
-            v.apps.values().all(|app| app.deployments.is_empty() && app.outdated.len() == 2)
+        break_off(&server, &rig).await;
+        assert!(rig.instances("web").iter().all(|i| i.hash != other.hash));
+        // And the restart that was to mend it, which before 1.11 is no change of the app. They are still told apart.
+        server.hold("/shop/web");
+        rig.act("/shop/web", "web", AppAct::Restart { force: false }).await.unwrap();
+        let begun = server.deployments();
+        // One that stands still is given up by another.
+        rig.act("/shop/web", "web", AppAct::Restart { force: true }).await.unwrap();
+        rig.until("the other has taken its place", |_| {
+            let now = server.deployments();
+            now.len() == 1 && now != begun
         })
         .await;
+        break_off(&server, &rig).await;
         assert!(rig.instances("web").iter().all(|i| i.hash != other.hash));
         server.forget();
-        rig.act("/shop/web", "web", AppAct::Restart).await.unwrap();
+        rig.act("/shop/web", "web", AppAct::Restart { force: false }).await.unwrap();
         rig.settled("/shop/web", 2).await;
-        rig.act("/shop/web", "web", AppAct::Restart).await.unwrap();
+        rig.act("/shop/web", "web", AppAct::Restart { force: false }).await.unwrap();
         let restart = "POST /v2/apps/shop/web/restart?force=false";
         assert_eq!(writes(&server), [restart], "{release:?}");
         assert!(ids(&rig).is_disjoint(&before), "{release:?}");
@@ -217,7 +234,7 @@ async fn what_is_not_ours_is_never_changed() {
                 acts.push(rig.put_of(&one, 1, false));
                 acts.push(AppAct::Scale { instances: 9, force: true });
                 acts.push(AppAct::Kill { tasks });
-                acts.push(AppAct::Restart);
+                acts.push(AppAct::Restart { force: false });
             }
             for act in acts {
                 let error = rig.act(&app, name, act.clone()).await.unwrap_err();

@@ -28,7 +28,8 @@ enum Event {
     Answer(u8),
     KillAgent { dice: u64, keep: bool },
     Mute(u8, bool),
-    Delay(u8),
+    Delay(u16),
+    Rest(u8),
     Lock(u8),
     MoveBalancer(u8),
     Wait(u8),
@@ -47,7 +48,9 @@ fn event(rolls: bool) -> impl Strategy<Value = Event> {
         3 => (0..5u8).prop_map(Event::Answer),
         2 => (any::<u64>(), any::<bool>()).prop_map(|(dice, keep)| Event::KillAgent { dice, keep }),
         2 => (0..3u8, any::<bool>()).prop_map(|(n, b)| Event::Mute(n, b)),
-        2 => (0..20u8).prop_map(Event::Delay),
+        2 => (0..20u16).prop_map(Event::Delay),
+        1 => (20..=1200u16).prop_map(Event::Delay),
+        1 => (6..60u8).prop_map(Event::Rest),
         1 => s.prop_map(Event::Lock),
         1 => (0..2u8).prop_map(Event::MoveBalancer),
         12 => (1..60u8).prop_map(Event::Wait),
@@ -215,6 +218,7 @@ fn apply(all: &mut Fleets, judge: &RefCell<Judge>, event: &Event) {
             change(all, &web, |s| s.fleet = fleet_name(*f));
         }
         Event::Wait(tenths) => run(all, judge, GRAIN * u32::from(*tenths)),
+        Event::Rest(seconds) => run(all, judge, Duration::from_secs((*seconds).into())),
     }
     run(all, judge, GRAIN);
 }

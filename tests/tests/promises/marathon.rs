@@ -1,17 +1,21 @@
 //! The promises over a misbehaving Marathon: silence, locks, hung deployments, lost machines, hands of others.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use evenkeel::fake::marathon::SimMarathon;
 use evenkeel::fake::{GRAIN, Sim, make};
 use evenkeel::model::{
-    Amount, AppAct, AppId, AppStep, Plan, Resources, Service, ServiceName, SpecHash, Step, Whose,
+    Amount, AppAct, AppId, AppStep, InstanceId, Plan, Resources, Service, ServiceName, SpecHash,
+    Step, Whose, World,
 };
 use proptest::prelude::*;
 
 use crate::judge::marathon::{assert_as_desired, judge};
 
+/// Between two passes where there is little to see: each costs more than the time does.
+const SECOND: Duration = Duration::from_secs(1);
 const NAMES: [&str; 2] = ["api", "job"];
 const IMAGES: [&str; 6] = ["a", "b", "c", "bad", "crash", "slow"];
 
@@ -24,6 +28,7 @@ enum Event {
     Sicken(u8, u8),
     Lose(u8),
     Return(u8),
+    Reboot(u8),
     Silence,
     Answer,
     KillAgent { dice: u64, keep: bool },
@@ -51,6 +56,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (s.clone(), 0..6u8).prop_map(|(s, n)| Event::Sicken(s, n)),
         2 => (0..3u8).prop_map(Event::Lose),
         2 => (0..3u8).prop_map(Event::Return),
+        2 => (0..3u8).prop_map(Event::Reboot),
         2 => Just(Event::Silence),
         2 => Just(Event::Answer),
         2 => (any::<u64>(), any::<bool>()).prop_map(|(dice, keep)| Event::KillAgent { dice, keep }),
@@ -166,6 +172,7 @@ fn happen(sim: &mut Sim, event: &Event) {
         }
         Event::Lose(n) => cluster(sim).lose_agent(usize::from(*n)),
         Event::Return(n) => cluster(sim).return_agent(usize::from(*n)),
+        Event::Reboot(n) => cluster(sim).reboot_agent(usize::from(*n)),
         Event::Silence => cluster(sim).silence(),
         Event::Answer => cluster(sim).answer(),
         Event::KillAgent { dice, keep } => sim.kill_agent(*dice, *keep),
@@ -249,9 +256,11 @@ proptest! {
     fn whatever_happens_to_marathon_every_promise_holds_and_peace_settles(
         shapes in proptest::collection::vec(shape(), 1..=2),
         fronts in 1..3usize,
+        old: bool,
         events in proptest::collection::vec(event(), 0..30),
     ) {
         let mut sim = world(&shapes, fronts);
+        cluster(&mut sim).old = old;
         for event in &events {
             apply(&mut sim, event);
         }
@@ -333,7 +342,7 @@ proptest! {
         prop_assume!(shape.replicas > 0);
         let mut sim = world(&[shape], 1);
         settles(&mut sim);
-        sim.run(Duration::from_secs(20), judge);
+        sim.run_each(SECOND, Duration::from_secs(20), judge);
         apply(&mut sim, &Event::Image(0, if crash { 4 } else { 3 }));
         sim.run(Duration::from_secs(45), judge);
         settles(&mut sim);
@@ -341,14 +350,16 @@ proptest! {
         if forget {
             sim.kill_agent(7, true);
         }
-        sim.run(Duration::from_secs(100), |s, w, p| {
+        let calm = |s: &Sim, w: &World, p: &Plan| {
             judge(s, w, p);
             assert_eq!(acts(p).count(), 0, "a rollback was tried again or rolled back: {:?}", p.steps);
-        });
+        };
+        sim.run(Duration::from_secs(10), calm);
+        sim.run_each(SECOND, Duration::from_secs(90), calm);
     }
 }
 
-fn ids(sim: &Sim) -> Vec<evenkeel::model::InstanceId> {
+fn ids(sim: &Sim) -> Vec<InstanceId> {
     sim.cluster
         .as_ref()
         .unwrap()
@@ -442,6 +453,35 @@ fn an_app_of_others_is_not_taken_and_a_claimed_one_that_is_equal_is_left() {
 }
 
 #[test]
+fn a_lost_task_whose_address_another_has_costs_it_no_traffic() {
+    let mut sim = world(&[plain(3)], 2);
+    settles(&mut sim);
+    let lost: BTreeSet<InstanceId> = ids(&sim).into_iter().collect();
+    (0..3).for_each(|n| happen(&mut sim, &Event::Reboot(n)));
+    // Marathon has sight of none of them, starts three in their place, and shows all six.
+    let mut told: BTreeMap<InstanceId, u32> = BTreeMap::new();
+    let mut shared = 0;
+    for _ in 0..600 {
+        sim.run(GRAIN, |s, w, p| {
+            judge(s, w, p);
+            for step in &p.steps {
+                if let Step::Withdraw { id, .. } = &*step.step {
+                    *told.entry(id.clone()).or_default() += 1;
+                }
+            }
+        });
+        let new = sim.cluster.as_ref().unwrap().apps[&app(0)].tasks.len() - lost.len();
+        if ids(&sim).iter().filter(|id| lost.contains(id)).count() == 3 && new == 3 {
+            shared += 1;
+        }
+    }
+    assert!(shared > 50, "they did not share addresses: {shared}");
+    assert!(told.iter().all(|(id, times)| lost.contains(id) && *times == 1), "{told:?}");
+    settles(&mut sim);
+    assert_as_desired(&sim);
+}
+
+#[test]
 fn a_deployment_that_hangs_does_not_outlast_its_correction() {
     // There is room for three of five; then three are asked for.
     let mut sim = world(&[plain(2)], 1);
@@ -459,4 +499,33 @@ fn a_deployment_that_hangs_does_not_outlast_its_correction() {
     happen(&mut sim, &Event::Delete(0));
     settles(&mut sim);
     assert_as_desired(&sim);
+}
+
+#[test]
+fn an_app_that_goes_while_marathon_changes_it_goes_as_a_whole() {
+    let shape = Shape { replicas: 0, surge: 0, unavailable: 0, percent: false, min_ready: 0 };
+    // Its tasks get healthy and are in no balancer yet, or are in all of them.
+    for tenths in [6, 40] {
+        let mut sim = world(&[shape.clone(), plain(1)], 1);
+        let events =
+            [Event::Replicas(0, 2), Event::Wait(tenths), Event::Image(0, 1), Event::Delete(0)];
+        events.iter().for_each(|event| apply(&mut sim, event));
+        settles(&mut sim);
+        assert_as_desired(&sim);
+    }
+}
+
+#[test]
+fn a_replacement_that_stands_still_is_begun_anew() {
+    let shape = Shape { replicas: 1, surge: 0, unavailable: 0, percent: false, min_ready: 0 };
+    let mut sim = world(&[shape], 1);
+    // Its task only begins when it is to be replaced: it is not well, so that Marathon ends none, and there is no room.
+    let events = [Event::Answer, Event::Replicas(0, 1), Event::Lock(1, 1), Event::Image(0, 1)];
+    events.iter().for_each(|event| apply(&mut sim, event));
+    let anew = "restart app /shop/api, giving up the deployment that is under way";
+    assert_eq!(asked(&mut sim, 8), [""; 0]);
+    assert_eq!(asked(&mut sim, 20), [anew]);
+    settles(&mut sim);
+    assert_as_desired(&sim);
+    assert_eq!(cluster(&mut sim).apps[&app(0)].image(), "b");
 }

@@ -77,7 +77,7 @@ impl On<'_> {
                 self.scale(self.ours(app)?, *instances, *force).await
             }
             AppAct::Kill { tasks } => self.kill(self.ours(app)?, tasks).await,
-            AppAct::Restart => self.restart(self.ours(app)?).await,
+            AppAct::Restart { force } => self.restart(self.ours(app)?, *force).await,
             AppAct::Delete => self.delete(app).await,
         }
     }
@@ -172,7 +172,7 @@ impl On<'_> {
         Ok(())
     }
 
-    async fn restart(&self, app: App) -> Result<(), Failed> {
+    async fn restart(&self, app: App, force: bool) -> Result<(), Failed> {
         let stale = |app: &App| {
             let there = app.tasks.iter().flatten().filter(|t| t.state != TaskState::Ended);
             there.filter(|task| !is_current(app, task)).count()
@@ -183,7 +183,7 @@ impl On<'_> {
         // Before 1.11 a restart is no change of the definition; a new version it is everywhere.
         let before = Arc::clone(&app.version);
         let path = format!("/v2/apps{}/restart", self.step.app);
-        let query = [("force", "false")];
+        let query = [("force", flag(force))];
         let call = Call::change(Method::POST, &path, &query, &Value::Null);
         self.change(call, |after| after.is_none_or(|app| app.version != before)).await
     }

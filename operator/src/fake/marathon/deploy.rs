@@ -111,14 +111,14 @@ impl SimMarathon {
         let ready: Vec<InstanceId> = app
             .tasks
             .values()
-            .filter(|t| app.is_current(t) && is_healthy(t) && !answered.contains(&t.id))
+            .filter(|t| app.is_newest(t) && is_healthy(t) && !answered.contains(&t.id))
             .map(|t| t.id.clone())
             .collect();
         let killed: Vec<InstanceId> = old.drain(..ready.len().min(old.len())).collect();
         app.kill(killed, now);
         answered.extend(ready);
         // Those that are being killed take room until they are gone.
-        let new = |t: &&super::SimTask| app.is_current(t) && !t.is_killing();
+        let new = |t: &&super::SimTask| app.is_newest(t) && !t.is_killing();
         let fresh = app.tasks.values().filter(new).count();
         let gone = app.tasks.len() - fresh;
         let well = app.tasks.values().filter(new).filter(|t| is_healthy(t)).count();
@@ -159,7 +159,7 @@ fn is_healthy(task: &super::SimTask) -> bool {
 /// Whoever is to be replaced, the sick first, the youngest before the older.
 fn old_ones(app: &SimApp) -> Vec<InstanceId> {
     let mut old: Vec<InstanceId> = app.by_rank();
-    old.retain(|id| app.tasks.get(id).is_some_and(|t| !app.is_current(t)));
+    old.retain(|id| app.tasks.get(id).is_some_and(|t| !app.is_newest(t)));
     old.sort_by_key(|id| app.tasks.get(id).is_some_and(is_healthy));
     old
 }

@@ -3,6 +3,7 @@
 //! Tasks behave as their image's name says, see [`super::host`]. A deployment takes time, locks its app, never gives up by
 //! itself, and kills by its own rules: what the agent wants to be careful with it must do before.
 
+mod app;
 mod deploy;
 mod task;
 
@@ -11,8 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
-
+pub use app::SimApp;
 use deploy::Kind;
 pub use deploy::SimDeployment;
 pub use task::{SimTask, TaskState};
@@ -22,6 +22,9 @@ use crate::model::{
     AppAct, AppId, AppStep, AppView, Definition, Deployment, HostView, InstanceId, Resources, Seen,
     ServiceName, SpecHash, Time, Whose,
 };
+
+/// The port before the first that a machine gives.
+const FIRST_PORT: u16 = 31_000;
 
 /// A simulated cluster.
 #[derive(Debug, Clone)]
@@ -36,6 +39,8 @@ pub struct SimMarathon {
     pub room: usize,
     /// Changes that are under way.
     pub deployments: BTreeMap<Arc<str>, SimDeployment>,
+    /// It is of a release before 1.11, in which a restart is no change of what an app is.
+    pub old: bool,
     /// Deployments given up by force that touched another app, too.
     pub broken: u32,
     claims: BTreeMap<AppId, ServiceName>,
@@ -57,104 +62,6 @@ pub struct SimAgent {
     next_port: u16,
 }
 
-/// One app.
-#[derive(Debug, Clone)]
-pub struct SimApp {
-    /// Whose it is.
-    pub whose: Whose,
-    /// What it is asked to be.
-    pub definition: Arc<Definition>,
-    /// How many are asked for.
-    pub instances: u32,
-    /// Its tasks, whatever their state.
-    pub tasks: BTreeMap<InstanceId, SimTask>,
-    /// Counts changes of what it is.
-    generation: u32,
-    last_failure: Option<String>,
-    failures: u32,
-    next_launch: Time,
-    next_slot: u32,
-}
-
-impl SimApp {
-    fn new(whose: Whose, definition: Arc<Definition>, instances: u32) -> Self {
-        Self {
-            whose,
-            definition,
-            instances,
-            tasks: BTreeMap::new(),
-            generation: 0,
-            last_failure: None,
-            failures: 0,
-            next_launch: Time(0),
-            next_slot: 0,
-        }
-    }
-
-    /// The image of its newest definition.
-    pub fn image(&self) -> &str {
-        let container = self.definition.0.get("container");
-        container.and_then(|c| c.get("docker")?.get("image")?.as_str()).unwrap_or_default()
-    }
-
-    /// The tasks that run or begin to.
-    pub fn alive(&self) -> impl Iterator<Item = &SimTask> {
-        self.tasks.values().filter(|t| matches!(t.state, TaskState::Staging | TaskState::Running))
-    }
-
-    /// Whether a task was started from the newest definition.
-    pub fn is_current(&self, task: &SimTask) -> bool {
-        task.generation == self.generation
-    }
-
-    fn number(&self, at: [&str; 2], otherwise: f64) -> f64 {
-        let found = self.definition.0.get(at[0]).and_then(|v| v.get(at[1]));
-        found.and_then(Value::as_f64).unwrap_or(otherwise)
-    }
-
-    fn seconds(&self, field: &str) -> Duration {
-        Duration::from_secs_f64(self.number(["unreachableStrategy", field], 0.0))
-    }
-
-    /// The tasks that stand for an instance: all but those that end and those that are given up for lost.
-    fn counted(&self, now: Time) -> usize {
-        let inactive = self.seconds("inactiveAfterSeconds");
-        let counts = |t: &&SimTask| match t.state {
-            TaskState::Staging | TaskState::Running => true,
-            TaskState::Unreachable { since } => now.since(since) < inactive,
-            TaskState::Killing { .. } => false,
-        };
-        self.tasks.values().filter(counts).count()
-    }
-
-    fn kill(&mut self, ids: impl IntoIterator<Item = InstanceId>, now: Time) {
-        for id in ids {
-            if let Some(task) = self.tasks.get_mut(&id) {
-                task.kill(now);
-            }
-        }
-    }
-
-    /// Who goes first where Marathon chooses: the unreachable, the staging, the youngest.
-    fn by_rank(&self) -> Vec<InstanceId> {
-        let mut all: Vec<(u8, std::cmp::Reverse<Time>, &InstanceId)> = self
-            .tasks
-            .iter()
-            .filter_map(|(id, t)| {
-                let rank = match t.state {
-                    TaskState::Unreachable { .. } => 0,
-                    TaskState::Staging => 1,
-                    TaskState::Running => 2,
-                    TaskState::Killing { .. } => return None,
-                };
-                Some((rank, std::cmp::Reverse(t.staged), id))
-            })
-            .collect();
-        all.sort();
-        all.into_iter().map(|(_, _, id)| id.clone()).collect()
-    }
-}
-
 impl SimMarathon {
     /// A cluster of machines at these addresses, without an app.
     pub fn new(agents: &[IpAddr], now: Time) -> Self {
@@ -162,7 +69,7 @@ impl SimMarathon {
             address: *address,
             lost: false,
             lost_from: now,
-            next_port: 31_000,
+            next_port: FIRST_PORT,
         };
         Self {
             apps: BTreeMap::new(),
@@ -170,6 +77,7 @@ impl SimMarathon {
             silent: false,
             room: 1000,
             deployments: BTreeMap::new(),
+            old: false,
             broken: 0,
             claims: BTreeMap::new(),
             silent_from: now,
@@ -197,7 +105,7 @@ impl SimMarathon {
             return false;
         }
         change(Arc::make_mut(&mut app.definition));
-        app.generation += 1;
+        app.configure();
         self.begin(id, Kind::replace());
         self.publish();
         true
@@ -248,6 +156,15 @@ impl SimMarathon {
     pub fn return_agent(&mut self, nth: usize) {
         if let Some(agent) = self.agents.get_mut(nth) {
             agent.lost = false;
+        }
+    }
+
+    /// A machine begins anew: what ran there has ended, Marathon has lost sight of it, and new tasks get its ports.
+    pub fn reboot_agent(&mut self, nth: usize) {
+        let Some(agent) = self.agents.get_mut(nth) else { return };
+        (agent.lost, agent.next_port) = (false, FIRST_PORT);
+        for task in self.apps.values_mut().flat_map(|app| app.tasks.values_mut()) {
+            task.orphan |= task.agent == nth;
         }
     }
 
@@ -320,8 +237,10 @@ impl SimMarathon {
             }
         }
         let force = match act {
-            AppAct::Put { force, .. } | AppAct::Scale { force, .. } => *force,
-            AppAct::Kill { .. } | AppAct::Restart | AppAct::Delete => false,
+            AppAct::Put { force, .. } | AppAct::Scale { force, .. } | AppAct::Restart { force } => {
+                *force
+            }
+            AppAct::Kill { .. } | AppAct::Delete => false,
         };
         self.unlock(id, force)?;
         match act {
@@ -340,7 +259,7 @@ impl SimMarathon {
                         app.instances = *instances;
                         if !same {
                             (app.definition, app.whose) = (definition.clone(), whose);
-                            app.generation += 1;
+                            app.configure();
                             (app.last_failure, app.failures) = (None, 0);
                             app.next_launch = Time(0);
                             self.begin(id, Kind::replace());
@@ -373,10 +292,14 @@ impl SimMarathon {
                     self.begin(id, Kind::Scale);
                 }
             }
-            AppAct::Restart => {
+            AppAct::Restart { force: _ } => {
+                let old = self.old;
                 let app =
                     self.apps.get_mut(id).ok_or(Refused::reobserve("there is no such app"))?;
                 app.generation += 1;
+                if !old {
+                    app.configured = app.generation;
+                }
                 self.begin(id, Kind::replace());
             }
             AppAct::Delete => {

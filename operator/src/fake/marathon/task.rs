@@ -44,6 +44,8 @@ pub struct SimTask {
     pub health: HealthState,
     /// Somebody made it ill.
     pub ill: bool,
+    /// It ended with its machine, and Marathon was not told.
+    pub(super) orphan: bool,
     /// When it was asked for.
     pub staged: Time,
     /// The port on its agent.
@@ -68,6 +70,7 @@ impl SimTask {
             state: TaskState::Staging,
             health: HealthState::Starting,
             ill: false,
+            orphan: false,
             staged: now,
             port,
             generation,
@@ -104,6 +107,7 @@ impl SimTask {
         now: Time,
     ) -> Result<(), Option<&'static str>> {
         let age = now.since(self.staged);
+        let lost = lost || self.orphan;
         self.state = match self.state {
             TaskState::Killing { until } if until <= now => return Err(None),
             TaskState::Killing { until } => TaskState::Killing { until },

@@ -213,8 +213,11 @@ pub enum AppAct {
         /// The tasks.
         tasks: BTreeSet<InstanceId>,
     },
-    /// All tasks are replaced: some are of an older definition and no deployment is under way.
-    Restart,
+    /// All tasks are replaced: some are of an older definition and nothing replaces them.
+    Restart {
+        /// As with [`AppAct::Put`].
+        force: bool,
+    },
     /// The app is removed with all its tasks.
     Delete,
 }
@@ -227,7 +230,7 @@ impl AppAct {
             Self::Put { .. } => "update-app",
             Self::Scale { .. } => "scale-app",
             Self::Kill { .. } => "kill-tasks",
-            Self::Restart => "restart-app",
+            Self::Restart { .. } => "restart-app",
             Self::Delete => "delete-app",
         }
     }
@@ -249,7 +252,10 @@ impl fmt::Display for AppStep {
                 let names: Vec<String> = tasks.iter().map(ToString::to_string).collect();
                 write!(f, "end {} of app {app} and ask for {} fewer", names.join(", "), tasks.len())
             }
-            AppAct::Restart => write!(f, "restart app {app}"),
+            AppAct::Restart { force: true } => {
+                write!(f, "restart app {app}, giving up the deployment that is under way")
+            }
+            AppAct::Restart { force: false } => write!(f, "restart app {app}"),
             AppAct::Delete => write!(f, "delete app {app}"),
         }
     }

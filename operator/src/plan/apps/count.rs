@@ -59,7 +59,7 @@ impl Work<'_, '_> {
         if as_asked || (leaves && live.instances < want) {
             if !leaves && stragglers > 0 && !locked {
                 let reason = Reason::Stragglers { count: stragglers };
-                out.take(Some(app.step(self.service, AppAct::Restart)), reason);
+                out.take(Some(app.step(self.service, AppAct::Restart { force: false })), reason);
             }
             return Vec::new();
         }

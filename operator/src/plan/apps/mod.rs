@@ -19,14 +19,16 @@ use crate::model::app::compare::{Difference, differences};
 use crate::model::app::render::render;
 use crate::model::{
     AppAct, AppId, AppStep, AppView, Definition, FieldChange, HealthState, HostName, HostView,
-    InstanceId, MarathonSpec, Note, Phase, Plan, Reason, Seen, Service, ServiceMemory, Slot,
-    SlotFailures, SpecHash, State, Step, Termination, Time, Traffic, Whose, Why,
+    Instance, InstanceId, MarathonSpec, Note, Phase, Plan, Reason, Seen, Service, ServiceMemory,
+    Slot, SlotFailures, SpecHash, State, Step, Termination, Time, Traffic, Whose, Why,
 };
 
 pub(super) use remove::remove;
 
 /// Under which slot the failures of an app's tasks are remembered: Marathon knows no slots.
 const ANY: Slot = Slot(1);
+/// How long a deployment may do nothing at all before it is begun anew.
+const IDLE: Duration = Duration::from_secs(10);
 /// How long after its time a task that was told to end may still be shown as running.
 const SHOWN_AFTER: Duration = Duration::from_secs(10);
 
@@ -153,6 +155,7 @@ pub(super) fn plan<'a>(
             work.recount(&app);
             progress = work.app_progress(&app);
         }
+        work.note_idle(&app, out);
         work.change(&app, view, budget, out);
         remove::others(&work, &app, view, board, budget, out);
         work.app_waits(&app, out);
@@ -207,6 +210,12 @@ impl Work<'_, '_> {
             _ if app.busy => Vec::new(),
             None => {
                 self.create(app, out);
+                Vec::new()
+            }
+            Some(live) if self.stands_still() => {
+                let reason = Reason::Stragglers { count: live.outdated.len() };
+                let act = AppAct::Restart { force: true };
+                out.take(Some(app.step(self.service, act)), reason);
                 Vec::new()
             }
             // Those that leave are not made to be another.
@@ -272,6 +281,33 @@ impl Work<'_, '_> {
             self.updated()
         };
         out.take(Some(app.step(self.service, act)), reason);
+    }
+
+    /// A deployment that found fewer old tasks well than have to be, and no room beside them, ends none and starts none for
+    /// as long as it lasts, however well they are later: Marathon counts them only once.
+    fn note_idle(&mut self, app: &App<'_>, out: &mut Plan) {
+        // Counted anew all of them are well, so that it goes on.
+        let well = |id: &InstanceId| {
+            let found = self.seated.iter().filter_map(|s| s.member.instance).find(|i| i.id == *id);
+            let healthy = |i: &Instance| matches!(i.health, HealthState::Healthy { .. });
+            found.is_some_and(|i| i.state == State::Running && healthy(i))
+        };
+        let idle = |live: &&AppView| {
+            let waits = live.current.is_empty() && live.queued.is_empty();
+            let old = !live.outdated.is_empty() && live.outdated.iter().all(well);
+            count::is_locked(live) && count::is_alone(live) && waits && old
+        };
+        let since = self.memory.idle.unwrap_or(self.now());
+        let found = app.live.filter(idle).filter(|_| app.is_current() && !app.busy);
+        self.memory.idle = found.map(|_| since);
+        if found.is_some() && !self.stands_still() {
+            let at = since.plus(IDLE);
+            out.wake_at = Some(out.wake_at.map_or(at, |before| before.min(at)));
+        }
+    }
+
+    fn stands_still(&self) -> bool {
+        self.memory.idle.is_some_and(|since| self.now().since(since) >= IDLE)
     }
 
     /// Whether what somebody made of it by hand does not work: it would be waited for without end.
@@ -342,7 +378,7 @@ impl Work<'_, '_> {
         let acts = steps_on(self.input, id).map(|step| &step.act);
         acts.flat_map(|act| match act {
             AppAct::Kill { tasks } => tasks.iter().collect(),
-            AppAct::Put { .. } | AppAct::Scale { .. } | AppAct::Restart | AppAct::Delete => {
+            AppAct::Put { .. } | AppAct::Scale { .. } | AppAct::Restart { .. } | AppAct::Delete => {
                 Vec::new()
             }
         })
