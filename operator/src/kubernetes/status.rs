@@ -1,7 +1,6 @@
 //! From the report to what an object's status should say. Pure: the same report gives the same status, so that a status
 //! is written once.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -103,7 +102,7 @@ pub fn wanted(
             let why = index.wrong_fleets.get(&**fleet)?;
             (!index.fleets.contains_key(&**fleet)).then_some((&**fleet, *why))
         });
-        service(&mut status, object, sum::of(index.views(name)), facts, wrong)?
+        service(&mut status, object, sum::of(index.views(name)).as_deref(), facts, wrong)?
     };
     // An annotation that means nothing is told where what is not done yet is told.
     let misspelt = object.misspelt().map(|message| json!({ "message": message }));
@@ -125,11 +124,10 @@ type Said = (Vec<ConditionView>, Vec<WaitingView>);
 fn service(
     status: &mut Map<String, Value>,
     object: &Object,
-    view: Option<Cow<'_, ServiceView>>,
+    view: Option<&ServiceView>,
     facts: &Facts<'_>,
     wrong_fleet: Option<(&str, &str)>,
 ) -> Option<Said> {
-    let view = view.as_deref();
     let settled = facts.passed == facts.read;
     let invalid = invalid(facts).or_else(|| {
         let (fleet, why) = wrong_fleet.filter(|_| view.is_none())?;

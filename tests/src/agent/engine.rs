@@ -167,9 +167,21 @@ pub async fn http(
     headers: &[(&str, &str)],
     body: &str,
 ) -> Option<(u16, String)> {
+    http_as(at, at, method, path, headers, body).await
+}
+
+/// The same, for a host by its name.
+pub async fn http_as(
+    at: &str,
+    host: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Option<(u16, String)> {
     let exchange = async {
         let mut stream = TcpStream::connect(at).await.ok()?;
-        let mut head = format!("{method} {path} HTTP/1.0\r\nHost: {at}\r\n");
+        let mut head = format!("{method} {path} HTTP/1.0\r\nHost: {host}\r\n");
         for (name, value) in headers {
             let _ = write!(head, "{name}: {value}\r\n");
         }

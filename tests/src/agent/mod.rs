@@ -18,7 +18,7 @@ use evenkeel::report::view::{PhaseView, PlanView, ServiceView, StatusView};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-pub use self::engine::{Event, Events, Seen, asked, containers, http, serving};
+pub use self::engine::{Event, Events, Seen, asked, containers, http, http_as, serving};
 pub use self::repo::{Repo, Service};
 use crate::docker::{SOCKET, serial, sweep, sweep_left};
 

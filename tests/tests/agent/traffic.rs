@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use evenkeel_tests::agent::{Bed, LONG, until, waits};
+use evenkeel_tests::agent::{Bed, LONG, http_as, until, waits};
 use evenkeel_tests::load::get;
 use evenkeel_tests::traffic::{Front, HOST, Provider, Show, Stage};
 
@@ -123,6 +123,22 @@ async fn by_host_and_path(provider: Provider) {
         }
     };
     as_said().await;
+
+    // What a client says of itself is not believed; whom it came by is added to.
+    let forged = [
+        ("X-Forwarded-For", "192.0.2.7"),
+        ("X-Forwarded-Proto", "https"),
+        ("X-Forwarded-Host", "elsewhere"),
+        ("X-Forwarded-Port", "443"),
+    ];
+    let (code, body) = http_as(&at.to_string(), HOST, "GET", "/", &forged, "").await.unwrap();
+    let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let said = |name: &str| body["forwarded"][name].as_str().unwrap_or_default().to_owned();
+    assert_eq!((code, said("proto"), said("host")), (200, "http".into(), HOST.into()), "{body}");
+    assert_eq!(said("port"), "80", "{provider}: {body}");
+    let by: Vec<String> = said("for").split(", ").map(str::to_owned).collect();
+    assert!(by.len() == 2 && by[0] == "192.0.2.7", "{provider}: {body}");
+    assert!(by[1].parse::<std::net::IpAddr>().is_ok(), "{provider}: {body}");
 
     // Whoever comes later and wants the same is left out and told so, though his name comes first.
     let thief = front.routed(&named("a-thief"), HOST, "/api");

@@ -1,5 +1,7 @@
 //! The HTTP side: one task a connection, all on one thread.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::pending;
 use std::io;
@@ -126,6 +128,15 @@ async fn answer(
         return Ok(reply(status, &json!({ "healthy": healthy })));
     }
     let Settings { service, instance, version, environment, .. } = &toy.settings;
+    // Who it came from, as the balancer says.
+    let forwarded: BTreeMap<&str, Cow<'_, str>> = request
+        .headers()
+        .iter()
+        .filter_map(|(name, value)| {
+            let name = name.as_str().strip_prefix("x-forwarded-")?;
+            Some((name, String::from_utf8_lossy(value.as_bytes())))
+        })
+        .collect();
     Ok(reply(
         StatusCode::OK,
         &json!({
@@ -134,6 +145,7 @@ async fn answer(
             "version": version,
             "environment": environment,
             "path": uri.path(),
+            "forwarded": forwarded,
         }),
     ))
 }

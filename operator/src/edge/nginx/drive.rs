@@ -240,7 +240,9 @@ impl Driver {
             other => other?,
         };
         let outcome = match accepted {
-            Ok(rendered) if !self.in_force(&rendered) && !link.announce(table) => return Ok(()),
+            Ok(rendered) if !self.in_force(&rendered) && !link.announce(table) => {
+                return shell.abandon();
+            }
             Ok(rendered) => self.reload(link, shell, rendered).await?,
             Err(why) => Err(why),
         };

@@ -147,6 +147,8 @@ impl Here {
     /// Whether nginx takes the candidate, which then is in its place.
     pub(super) async fn test(&self) -> Result<Answer, PortError> {
         self.machine.unless_foreign(&self.file)?;
+        // What is in the place now may be a candidate that never came into force: what was there before is what counts.
+        self.back()?;
         match std::fs::read(&self.file) {
             Ok(content) => {
                 let previous = File { path: self.previous(), content, mode: 0o644 };

@@ -202,6 +202,14 @@ impl Shell {
         }
     }
 
+    /// What was tried does not come into force. In a container it is a file that nobody reads.
+    pub(super) fn abandon(&mut self) -> Result<(), PortError> {
+        match self {
+            Self::Here(here) => here.back(),
+            Self::Inside(_) => Ok(()),
+        }
+    }
+
     /// The configuration is known to be in force.
     pub(super) fn settled(&mut self) {
         if let Self::Here(here) = self {

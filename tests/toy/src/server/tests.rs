@@ -92,6 +92,7 @@ async fn says_who_it_is_on_one_connection_as_often_as_asked() {
         let body: Value = serde_json::from_str(&body).unwrap();
         let expect = json!({
             "service": "web", "instance": "c1", "version": "2", "environment": "test", "path": "/shop/a",
+            "forwarded": {},
         });
         assert_eq!((status, body), (200, expect));
     }
