@@ -509,7 +509,9 @@ fn an_app_that_goes_while_marathon_changes_it_goes_as_a_whole() {
         let mut sim = world(&[shape.clone(), plain(1)], 1);
         let events =
             [Event::Replicas(0, 2), Event::Wait(tenths), Event::Image(0, 1), Event::Delete(0)];
-        events.iter().for_each(|event| apply(&mut sim, event));
+        for event in &events {
+            apply(&mut sim, event);
+        }
         settles(&mut sim);
         assert_as_desired(&sim);
     }
@@ -521,7 +523,9 @@ fn a_replacement_that_stands_still_is_begun_anew() {
     let mut sim = world(&[shape], 1);
     // Its task only begins when it is to be replaced: it is not well, so that Marathon ends none, and there is no room.
     let events = [Event::Answer, Event::Replicas(0, 1), Event::Lock(1, 1), Event::Image(0, 1)];
-    events.iter().for_each(|event| apply(&mut sim, event));
+    for event in &events {
+        apply(&mut sim, event);
+    }
     let anew = "restart app /shop/api, giving up the deployment that is under way";
     assert_eq!(asked(&mut sim, 8), [""; 0]);
     assert_eq!(asked(&mut sim, 20), [anew]);
