@@ -47,7 +47,11 @@ const DOCUMENTS: [&str; 12] = [
 const KUBERNETES: &str = "docs/walkthroughs/kubernetes.md";
 
 /// Commands that something else runs, or that need what only the reader has.
-const ACCOUNTED: [(&str, &str); 26] = [
+const ACCOUNTED: [(&str, &str); 27] = [
+    (
+        "docker volume ls --quiet --filter name=evenkeel-shop-consul | xargs --no-run-if-empty docker volume rm",
+        "deletes what only the reader may delete",
+    ),
     ("cargo xtask demo", "the demo is what CI shows"),
     ("cargo xtask test", "it runs this test"),
     ("cargo xtask images", "`cargo xtask test` begins with it"),
