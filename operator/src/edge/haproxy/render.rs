@@ -453,13 +453,13 @@ const DEFAULTS: [&str; 15] = [
     "timeout client-fin 10s",
     "timeout tunnel 1h",
     "option srvtcpka",
-    "srvtcpka-idle 3s",
+    "srvtcpka-idle 2s",
     "srvtcpka-intvl 1s",
-    "srvtcpka-cnt 5",
+    "srvtcpka-cnt 3",
 ];
 
 /// What was sent and is not even received after this is lost.
-const CUT_OFF: Duration = Duration::from_secs(8);
+const CUT_OFF: Duration = Duration::from_secs(5);
 
 /// Without a check of its own a pool is at least connected to, so that a host that is cut off drops out by itself.
 fn check(check: Option<&Probe>) -> String {
