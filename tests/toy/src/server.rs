@@ -129,14 +129,15 @@ async fn answer(
     }
     let Settings { service, instance, version, environment, .. } = &toy.settings;
     // Who it came from, as the balancer says.
-    let forwarded: BTreeMap<&str, Cow<'_, str>> = request
-        .headers()
-        .iter()
-        .filter_map(|(name, value)| {
-            let name = name.as_str().strip_prefix("x-forwarded-")?;
-            Some((name, String::from_utf8_lossy(value.as_bytes())))
-        })
-        .collect();
+    let mut forwarded: BTreeMap<&str, Vec<Cow<'_, str>>> = BTreeMap::new();
+    for (name, value) in request.headers() {
+        if let Some(name) = name.as_str().strip_prefix("x-forwarded-") {
+            forwarded.entry(name).or_default().push(String::from_utf8_lossy(value.as_bytes()));
+        }
+    }
+    // Several lines of a header are one list.
+    let forwarded: BTreeMap<&str, String> =
+        forwarded.into_iter().map(|(name, values)| (name, values.join(", "))).collect();
     Ok(reply(
         StatusCode::OK,
         &json!({
