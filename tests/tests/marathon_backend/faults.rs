@@ -62,12 +62,26 @@ async fn a_list_that_is_no_list_makes_marathon_silent_and_never_empty() {
     assert_eq!(rig.instances("web").len(), 3);
 }
 
-/// Puts something into every object that nobody has heard of; names of people's own are left as they are.
+/// Where names are people's own, or where what an app is has more to it: that is a difference, and is told as one.
+const OWN: [&str; 9] = [
+    "container",
+    "env",
+    "healthChecks",
+    "labels",
+    "networks",
+    "portDefinitions",
+    "secrets",
+    "unreachableStrategy",
+    "upgradeStrategy",
+];
+
+/// Puts something into every other object that nobody has heard of.
 fn estrange(value: &mut Value) {
     match value {
         Value::Object(fields) => {
-            let own = |name: &str| ["labels", "env"].contains(&name);
-            fields.iter_mut().filter(|(name, _)| !own(name)).for_each(|(_, v)| estrange(v));
+            for (_, value) in fields.iter_mut().filter(|(name, _)| !OWN.contains(&name.as_str())) {
+                estrange(value);
+            }
             fields.insert("fromAnotherTime".into(), json!({"a": [1, null]}));
         }
         Value::Array(all) => all.iter_mut().for_each(estrange),

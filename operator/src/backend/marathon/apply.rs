@@ -69,6 +69,11 @@ struct On<'a> {
 impl On<'_> {
     async fn act(&self) -> Result<(), Failed> {
         let app = self.cluster.look(&self.step.app).await?;
+        // It would give up whatever changes the app, and the plan was made before somebody began.
+        if self.step.act.is_forced() && self.cluster.is_shared(&self.step.app).await? {
+            let why = "it is being changed together with other apps";
+            return Err(Failed::Other(Remedy::Reobserve, why.into()));
+        }
         match &self.step.act {
             AppAct::Put { definition, instances, hash, create, force } => {
                 self.put(app, definition, *instances, *hash, *create, *force).await

@@ -218,6 +218,12 @@ impl Cluster {
         Ok(deployments(&allowed(answer)?))
     }
 
+    /// Whether somebody changes the app together with others right now.
+    pub(super) async fn is_shared(&self, id: &AppId) -> Result<bool, CallError> {
+        let under_way = self.under_way().await?;
+        Ok(under_way.values().any(|it| it.apps.contains(id) && it.touches > 1))
+    }
+
     async fn queued(&self) -> Result<BTreeMap<AppId, Vec<String>>, CallError> {
         let queue = self.http.json::<Queue>(Call::get("/v2/queue", &[])).await;
         Ok(allowed(queue)?.reasons())

@@ -41,8 +41,6 @@ pub struct SimMarathon {
     pub deployments: BTreeMap<Arc<str>, SimDeployment>,
     /// It is of a release before 1.11, in which a restart is no change of what an app is.
     pub old: bool,
-    /// Deployments given up by force that touched another app, too.
-    pub broken: u32,
     claims: BTreeMap<AppId, ServiceName>,
     silent_from: Time,
     seen: Seen,
@@ -78,7 +76,6 @@ impl SimMarathon {
             room: 1000,
             deployments: BTreeMap::new(),
             old: false,
-            broken: 0,
             claims: BTreeMap::new(),
             silent_from: now,
             seen: Seen::Never { since: now },
@@ -320,8 +317,9 @@ impl SimMarathon {
         if !force {
             return Err(Refused::retry("the app is locked by a deployment"));
         }
-        let broken = self.deployments.values().filter(|d| locked(d) && d.apps.len() > 1).count();
-        self.broken += u32::try_from(broken).unwrap_or(u32::MAX);
+        if self.deployments.values().any(|d| locked(d) && d.apps.len() > 1) {
+            return Err(Refused::reobserve("it is being changed together with other apps"));
+        }
         self.deployments.retain(|_, d| !d.apps.contains(id));
         Ok(())
     }

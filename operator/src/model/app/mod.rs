@@ -223,6 +223,14 @@ pub enum AppAct {
 }
 
 impl AppAct {
+    /// Whether deployments that lock the app are given up.
+    pub fn is_forced(&self) -> bool {
+        match self {
+            Self::Put { force, .. } | Self::Scale { force, .. } | Self::Restart { force } => *force,
+            Self::Kill { .. } | Self::Delete => false,
+        }
+    }
+
     /// A closed word for metrics.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -212,7 +212,7 @@ impl Work<'_, '_> {
                 self.create(app, out);
                 Vec::new()
             }
-            Some(live) if self.stands_still() => {
+            Some(live) if self.stands_still() && app.is_current() => {
                 let reason = Reason::Stragglers { count: live.outdated.len() };
                 let act = AppAct::Restart { force: true };
                 out.take(Some(app.step(self.service, act)), reason);
@@ -255,7 +255,7 @@ impl Work<'_, '_> {
         // What is under way is our own, and is not what is wanted any more.
         let own = app.hash().is_some_and(|hash| hash != self.effective.hash)
             || (app.is_current() && self.nobody_works())
-            || (!app.is_current() && self.hangs(live));
+            || (!app.is_current() && (self.hangs(live) || self.stands_still()));
         if locked && !(alone && own) {
             return;
         }
@@ -298,7 +298,7 @@ impl Work<'_, '_> {
             count::is_locked(live) && count::is_alone(live) && waits && old
         };
         let since = self.memory.idle.unwrap_or(self.now());
-        let found = app.live.filter(idle).filter(|_| app.is_current() && !app.busy);
+        let found = app.live.filter(idle).filter(|_| !app.busy);
         self.memory.idle = found.map(|_| since);
         if found.is_some() && !self.stands_still() {
             let at = since.plus(IDLE);
