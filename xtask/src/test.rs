@@ -1,5 +1,7 @@
 //! Running the tests, with all of their set-up.
 
+use std::time::SystemTime;
+
 use anyhow::{Context as _, Result};
 
 use crate::apiserver;
@@ -100,7 +102,8 @@ fn run(tree: &Tree, filters: &[String], limits: &[&str]) -> Result<()> {
     run.arg("--").args(filters).args(limits).within(tree.root()).go()
 }
 
-/// The property tests of the promises, for long.
+/// The property tests of the promises, for long, with cases of their own.
+#[allow(clippy::disallowed_methods, reason = "no two runs draw the same cases")]
 pub(crate) fn promises(tree: &Tree, cases: u32) -> Result<()> {
     setup::ensure(setup::BUILD)?;
     let test = if setup::nextest() {
@@ -126,7 +129,9 @@ pub(crate) fn promises(tree: &Tree, cases: u32) -> Result<()> {
             "--release",
         ])
     };
+    let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     test.env("PROPTEST_CASES", &cases.to_string())
+        .env("PROPTEST_RNG_SEED", &seed.as_secs().to_string())
         .env("NEXTEST_PROFILE", "promises")
         .within(tree.root())
         .go()
