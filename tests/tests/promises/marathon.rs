@@ -250,6 +250,8 @@ fn acts(plan: &Plan) -> impl Iterator<Item = &AppStep> {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: Some(Box::new(
         proptest::test_runner::FileFailurePersistence::WithSource("regressions"))),
+        // Each case is a cluster for minutes: `PROPTEST_CASES` asks for more than these.
+        cases: std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(48),
         ..ProptestConfig::default() })]
 
     #[test]
