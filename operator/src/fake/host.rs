@@ -138,7 +138,7 @@ impl SimHost {
     /// The engine stops and starts again: every container has ended.
     pub fn restart_engine(&mut self) {
         for c in self.containers.values_mut() {
-            if matches!(c.instance.state, State::Running | State::Ending) {
+            if c.is_up() {
                 c.instance.state = State::Exited { code: 137, out_of_memory: false };
             }
         }
@@ -205,8 +205,7 @@ impl SimHost {
                 }
                 let ports: Vec<u16> = s.published.iter().map(|p| p.host).collect();
                 let busy = |c: &Container| {
-                    matches!(c.instance.state, State::Running | State::Ending)
-                        && c.instance.published.iter().any(|p| ports.contains(p))
+                    c.is_up() && c.instance.published.iter().any(|p| ports.contains(p))
                 };
                 if self.containers.values().any(busy) {
                     return Err(Refused::retry("a port is taken"));
@@ -258,9 +257,7 @@ impl SimHost {
                 }
             }
             Step::Remove { id, .. } => {
-                let runs =
-                    |c: &Container| matches!(c.instance.state, State::Running | State::Ending);
-                if self.containers.get(id).is_some_and(runs) {
+                if self.containers.get(id).is_some_and(Container::is_up) {
                     return Err(Refused::reobserve("it runs"));
                 }
                 self.containers.remove(id);
@@ -363,6 +360,11 @@ impl SimHost {
 }
 
 impl Container {
+    /// It runs, told to end or not.
+    fn is_up(&self) -> bool {
+        matches!(self.instance.state, State::Running | State::Ending)
+    }
+
     fn live(&mut self, now: Time) {
         if self.instance.state == State::Ending && self.ends.is_none_or(|ends| ends <= now) {
             self.instance.state = State::Exited { code: 143, out_of_memory: false };

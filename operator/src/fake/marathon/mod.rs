@@ -233,13 +233,7 @@ impl SimMarathon {
                 return Err(Refused::reobserve("the app is not ours"));
             }
         }
-        let force = match act {
-            AppAct::Put { force, .. } | AppAct::Scale { force, .. } | AppAct::Restart { force } => {
-                *force
-            }
-            AppAct::Kill { .. } | AppAct::Delete => false,
-        };
-        self.unlock(id, force)?;
+        self.unlock(id, act.is_forced())?;
         match act {
             AppAct::Put { definition, instances, hash, create, force: _ } => {
                 let whose = Whose::Ours { service: service.clone(), hash: Some(*hash) };
