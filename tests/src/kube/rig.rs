@@ -93,6 +93,12 @@ impl<S: Deref<Target = Kubectl>> Rig<S> {
         self.server.run(&args)
     }
 
+    /// Has as many available as are asked for by `kubectl scale`.
+    pub async fn scales(&self, service: &Service, replicas: u32) {
+        self.on(&["scale", &format!("--replicas={replicas}")], service, &[]);
+        self.until(service, "/status/availableReplicas", replicas.into()).await;
+    }
+
     /// The service as the API server has it; `Null` where it is gone.
     pub fn get(&self, service: &Service) -> Value {
         let name = format!("scalingservice/{}", service.name);

@@ -73,8 +73,7 @@ async fn a_lone_replica_that_cannot_renew_does_not_speak_of_another() {
     let failed = "evenkeel_kubernetes_writes_total{what=\"lease\",outcome=\"failed\"}";
     assert!(metrics.contains(failed), "{metrics}");
     proxy.calm();
-    rig.on(&["scale", "--replicas=2"], &web, &[]);
-    rig.until(&web, "/status/availableReplicas", json!(2)).await;
+    rig.scales(&web, 2).await;
     let (_, metrics) = agent.get("/metrics").await.unwrap();
     for what in ["finalizers", "status", "event", "lease"] {
         let line = format!("evenkeel_kubernetes_writes_total{{what=\"{what}\",outcome=\"ok\"}}");

@@ -34,8 +34,7 @@ async fn a_server_that_is_gone_and_comes_back() {
     .await;
     rig.server.restart();
     ill(&agent, false).await;
-    rig.on(&["scale", "--replicas=3"], &web, &[]);
-    rig.until(&web, "/status/availableReplicas", json!(3)).await;
+    rig.scales(&web, 3).await;
     assert!(agent.runs());
 }
 
@@ -50,8 +49,7 @@ async fn a_server_that_says_nothing() {
     assert_eq!(rig.bed.ids(&web).await, ids);
     rig.server.thaw();
     ill(&agent, false).await;
-    rig.on(&["scale", "--replicas=2"], &web, &[]);
-    rig.until(&web, "/status/availableReplicas", json!(2)).await;
+    rig.scales(&web, 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -107,8 +105,7 @@ async fn credentials_that_expire() {
     assert!(said.message.contains("401") && said.hint.unwrap().contains("expired"));
     fs::write(&tokens, before).unwrap();
     ill(&agent, false).await;
-    rig.on(&["scale", "--replicas=2"], &web, &[]);
-    rig.until(&web, "/status/availableReplicas", json!(2)).await;
+    rig.scales(&web, 2).await;
 }
 
 /// As in a pod: the token is a file that somebody writes anew before the old one ends, or a little late.
@@ -132,7 +129,6 @@ async fn a_token_that_ended_is_replaced_by_the_next_in_its_file() {
     fs::write(&file, "pod-token-two").unwrap();
     ill(&agent, false).await;
     assert_eq!(rig.bed.ids(&web).await, ids, "the fleet stayed as it was");
-    rig.on(&["scale", "--replicas=2"], &web, &[]);
-    rig.until(&web, "/status/availableReplicas", json!(2)).await;
+    rig.scales(&web, 2).await;
     assert!(agent.runs());
 }

@@ -75,8 +75,7 @@ async fn an_engine_behind_tls() {
     // Another certificate of the same client disturbs nobody; what comes next is done with it.
     let (cert, second) = client();
     secret(&rig, "engine", &[("cert.pem", &cert), ("key.pem", &second)]);
-    rig.on(&["scale", "--replicas=2"], &web, &[]);
-    rig.until(&web, "/status/availableReplicas", json!(2)).await;
+    rig.scales(&web, 2).await;
     assert!(rig.bed.ids(&web).await.values().any(|id| ids.values().any(|old| old == id)));
     // One that the engine does not take is told without a word of it.
     let (cert, third) = issued(&other, "client", ExtendedKeyUsagePurpose::ClientAuth);

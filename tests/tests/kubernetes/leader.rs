@@ -34,8 +34,7 @@ async fn a_standby_is_ready_and_takes_over_in_seconds_from_one_that_ends() {
     let begun = tokio::time::Instant::now();
     until("the other acts", LONG, async || (!stands_by(&second).await?).then_some(())).await;
     assert!(begun.elapsed() < Duration::from_secs(8), "it took {:?}", begun.elapsed());
-    rig.on(&["scale", "--replicas=3"], &web, &[]);
-    rig.until(&web, "/status/availableReplicas", json!(3)).await;
+    rig.scales(&web, 3).await;
     let now = rig.bed.ids(&web).await;
     assert!(ids.iter().all(|(slot, id)| now.get(slot) == Some(id)), "nobody is restarted by it");
 }

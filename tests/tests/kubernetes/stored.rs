@@ -96,8 +96,7 @@ async fn an_object_that_is_too_large_keeps_nobody_else_out() {
     let huge = rig.bed.service("huge", 1);
     let text = rig.says(&huge, "Stalled", "not read").await;
     assert!(text.contains("bytes, more than"), "{text}");
-    rig.on(&["scale", "--replicas=2"], &web, &[]);
-    rig.until(&web, "/status/availableReplicas", json!(2)).await;
+    rig.scales(&web, 2).await;
     assert!(rig.bed.ids(&web).await.values().any(|id| ids.values().any(|old| old == id)));
     rig.on(&["delete", "--timeout=90s"], &huge, &[]);
 }
@@ -134,8 +133,7 @@ async fn objects_of_a_version_that_this_one_does_not_know() {
     })
     .await;
     assert!(rig.bed.of(&odd).await.is_empty());
-    rig.on(&["scale", "--replicas=2"], &web, &[]);
-    rig.until(&web, "/status/availableReplicas", json!(2)).await;
+    rig.scales(&web, 2).await;
     assert!(rig.bed.ids(&web).await.values().any(|id| ids.values().any(|old| old == id)));
     assert!(agent.runs());
 }

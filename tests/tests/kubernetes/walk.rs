@@ -22,8 +22,7 @@ async fn apply_scale_roll_and_delete() {
 
     // By the scale subresource, and nobody is restarted by it.
     let before: BTreeSet<String> = rig.bed.ids(&web).await.into_values().collect();
-    rig.on(&["scale", "--replicas=3"], &web, &[]);
-    rig.until(&web, "/status/availableReplicas", json!(3)).await;
+    rig.scales(&web, 3).await;
     let after: BTreeSet<String> = rig.bed.ids(&web).await.into_values().collect();
     assert!(before.is_subset(&after) && after.len() == 3);
 

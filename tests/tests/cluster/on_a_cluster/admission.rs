@@ -87,7 +87,6 @@ async fn a_quota_refuses_one_too_many() {
     let refused = rig.server.fed(&["apply", "-n", namespace, "-f", "-"], &api);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains("exceeded quota"), "{said}");
-    rig.on(&["scale", "--replicas=2"], &web, &[]);
-    rig.until(&web, "/status/availableReplicas", json!(2)).await;
+    rig.scales(&web, 2).await;
     rig.on(&["delete", "--timeout=90s"], &web, &[]);
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use evenkeel_tests::agent::{Agent, LONG, until};
 use evenkeel_tests::kube::cluster::Cluster;
 use evenkeel_tests::kube::rig::Rig;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// A document of the manifests for another namespace: what was of `evenkeel` or `shop` is of it, and what is of no namespace
 /// has its name.
@@ -128,8 +128,7 @@ async fn rights_that_are_taken_away_and_given_back() {
     assert_eq!(rig.bed.ids(&web).await, ids);
     account(&rig.server);
     ill(&agent, false).await;
-    rig.on(&["scale", "--replicas=2"], &web, &[]);
-    rig.until(&web, "/status/availableReplicas", json!(2)).await;
+    rig.scales(&web, 2).await;
     assert!(agent.runs());
 }
 
@@ -144,7 +143,6 @@ async fn a_token_that_ended_is_replaced_by_the_next_in_its_file() {
     ill(&agent, true).await;
     token(&rig, "second");
     ill(&agent, false).await;
-    rig.on(&["scale", "--replicas=2"], &web, &[]);
-    rig.until(&web, "/status/availableReplicas", json!(2)).await;
+    rig.scales(&web, 2).await;
     until("it says nothing more of it", LONG, async || agent.runs().then_some(())).await;
 }

@@ -12,8 +12,7 @@ async fn apply_scale_roll_and_delete() {
     let mut agent = rig.confined();
     let web = rig.runs("web", 2);
     assert_eq!(rig.bed.ids(&web).await.len(), 2);
-    rig.on(&["scale", "--replicas=3"], &web, &[]);
-    rig.until(&web, "/status/availableReplicas", json!(3)).await;
+    rig.scales(&web, 3).await;
     let patch = json!({"spec": {"image": TOY_2}}).to_string();
     rig.on(&["patch", "--type=merge", "-p", &patch], &web, &[]);
     rig.until(&web, "/status/appliedRevision", json!("3")).await;
