@@ -9,18 +9,17 @@ use evenkeel_crds::DEFAULT_FLEET;
 use super::applied::{Applied, Document};
 use super::document::{Id, Meaning, Object, Ready, restore};
 use super::file::Places;
-use super::node::{Flaw, Pos, meant};
-use super::ports::{self, Claim};
+use super::node::{Flaw, Pos};
 use super::secret::Of;
-use super::{Context, form, implied, leave, lower, platform, problem, routes};
+use super::{Context, form, implied, leave, lower, problem, routes};
 use crate::model::{
-    Balancer, BalancerKind, Endpoint, Fleet, FleetName, HOST_LABEL, HostSpec, Port, Problem,
-    Removal, Routing, Service, ServiceName,
+    Balancer, BalancerKind, Endpoint, Fleet, FleetName, Problem, Removal, Routing, Service,
+    ServiceName,
 };
 use crate::source::Objects as ApiObjects;
 
-/// Rounds in which a service that falls back to its last good document takes ports from another.
-const ROUNDS: usize = 10;
+mod clash;
+mod fit;
 
 /// An object of this revision or of the one before.
 struct Entry {
@@ -300,194 +299,6 @@ impl<'a> Force<'a> {
         }
     }
 
-    /// Whether a new service fits the fleets that it names; tells why not.
-    fn fits(&mut self, id: &Id, service: &Service, default: Option<&Arc<Fleet>>) -> bool {
-        service.fleets().all(|name| self.fits_on(name, id, service, default))
-    }
-
-    fn fits_on(
-        &mut self,
-        name: &FleetName,
-        id: &Id,
-        service: &Service,
-        default: Option<&Arc<Fleet>>,
-    ) -> bool {
-        let defined = self.entries.get(&fleet_id(name)).map(|_| self.fleet(name));
-        let fleet = match (defined, default) {
-            (Some(Some(fleet)), _) => fleet,
-            // The fleet's own problem says enough.
-            (Some(None), _) => return false,
-            // Without this all its instances would be started anew beside the agent.
-            (None, _) if name.as_str() == DEFAULT_FLEET && self.was_defined(&fleet_id(name)) => {
-                let message = "spec.fleet: the document of the fleet default is gone, and the \
-                               service would move to the local engine";
-                let hint =
-                    "bring it back, or write a fleet `default` with the local engine as its host";
-                self.tell(id, "spec.fleet", message.into(), Some(hint.into()));
-                return false;
-            }
-            (None, Some(fleet)) if name.as_str() == DEFAULT_FLEET => Arc::clone(fleet),
-            // Told by `default_fleet`.
-            (None, None) if name.as_str() == DEFAULT_FLEET => return false,
-            (None, _) => {
-                let known: Vec<String> = self
-                    .entries
-                    .iter()
-                    .filter(|(id, e)| id.kind == "Fleet" && e.ready.is_some())
-                    .map(|(id, _)| id.name.clone())
-                    .collect();
-                let hint = meant(name.as_str(), "fleets", known.iter().map(String::as_str));
-                let message = format!("spec.fleet: no document defines the fleet {name}");
-                self.tell(id, "spec.fleet", message, Some(hint));
-                return false;
-            }
-        };
-        if fleet.marathon.is_some() {
-            let misfit = platform::misfit(service, &fleet);
-            if let Some((path, message, hint)) = &misfit {
-                self.tell(id, path, format!("{path}: {message}"), Some((*hint).into()));
-            }
-            return misfit.is_none();
-        }
-        let constraints = &service.placement.constraints;
-        let alone = constraints.iter().position(|c| !fleet.hosts.values().any(|h| c.holds(h)));
-        let together = fleet.hosts.values().any(|h| constraints.iter().all(|c| c.holds(h)));
-        if together {
-            return self.can_be_asked(id, service, &fleet);
-        }
-        let mut path = "spec.placement.constraints".to_owned();
-        let mut all = "all of that".to_owned();
-        if let Some(index) = alone {
-            path = format!("{path}[{index}]");
-            all = constraints[index].to_string();
-        }
-        let message = format!("{path}: no host of the fleet {name} is {all}");
-        let hint = alone.map(|index| {
-            let label = constraints[index].label.as_str();
-            label_hint(label, &fleet)
-        });
-        self.tell(id, &path, message, hint);
-        false
-    }
-
-    /// Whether the agent reaches what it is to probe wherever the service may run: from afar only
-    /// published ports are reached. An instance that nobody can ask would be replaced for ever.
-    fn can_be_asked(&mut self, id: &Id, service: &Service, fleet: &Fleet) -> bool {
-        let Some(probe) = &service.probe else { return true };
-        let published = |p: &Port| p.container == probe.port && p.publish.is_some();
-        if service.spec.ports.iter().any(published) {
-            return true;
-        }
-        let allowed = |h: &&Arc<HostSpec>| service.placement.constraints.iter().all(|c| c.holds(h));
-        let remote = |h: &&Arc<HostSpec>| !matches!(h.endpoint, Endpoint::Unix { .. });
-        let Some(host) = fleet.hosts.values().filter(allowed).find(remote) else { return true };
-        let message = format!(
-            "spec.health: port {} is asked by the agent, which reaches it on the remote host {} only \
-             where it is published",
-            probe.port, host.name
-        );
-        let hint = "add publish to the port, or use health.command, which the engine runs itself";
-        self.tell(id, "spec.health", message, Some(hint.into()));
-        false
-    }
-
-    /// Holds services that would fight for a port, until none does. Of a clash both are told;
-    /// one that already is held stays as it is.
-    fn part_ports(&mut self, fleets: &BTreeMap<FleetName, Arc<Fleet>>) {
-        for round in 0..=ROUNDS {
-            let mut services: BTreeMap<ServiceName, Arc<Service>> =
-                self.services().into_iter().map(|(_, s, _)| (s.name.clone(), s)).collect();
-            for implied in fleets.values().flat_map(|fleet| implied::consul(fleet)) {
-                services.entry(implied.name.clone()).or_insert(implied);
-            }
-            let mut told: BTreeSet<(ServiceName, usize)> = BTreeSet::new();
-            for clash in ports::clashes(&services, fleets) {
-                for (claim, other) in [(&clash.one, &clash.other), (&clash.other, &clash.one)] {
-                    let id = self.workload(&claim.service);
-                    let new = self.entries.get(&id).is_some_and(|e| !e.held);
-                    let port = (claim.service.clone(), claim.port);
-                    if new && told.insert(port) {
-                        self.tell_clash(&id, claim, other, &clash.host);
-                    }
-                }
-            }
-            if told.is_empty() {
-                return;
-            }
-            for (service, _) in told {
-                self.hold(&self.workload(&service));
-            }
-            if round == ROUNDS {
-                self.hold_publishers();
-            }
-        }
-    }
-
-    /// The end of a chain of fall-backs that each took another's ports.
-    fn hold_publishers(&mut self) {
-        for (id, service, held) in self.services() {
-            if !held && service.spec.ports.iter().any(|p| p.publish.is_some()) {
-                let ports = ports_of(&id);
-                let message =
-                    format!("{ports}: held until the other clashes of ports are resolved");
-                self.tell(&id, ports, message, None);
-                self.hold(&id);
-            }
-        }
-    }
-
-    /// The document that a service in force comes from: its own, or a balancer's.
-    fn workload(&self, name: &ServiceName) -> Id {
-        let balancer = Id { kind: "LoadBalancer", name: name.as_str().to_owned() };
-        if self.entries.contains_key(&balancer) { balancer } else { service_id(name) }
-    }
-
-    fn tell_clash(&mut self, id: &Id, claim: &Claim, other: &Claim, host: &str) {
-        let range = |c: &Claim| match c.last {
-            last if last == c.first => format!("{last}"),
-            last => format!("{} to {last}", c.first),
-        };
-        let path = format!("{}[{}].publish", ports_of(id), claim.port);
-        let message = if claim.service == other.service {
-            format!(
-                "{path}: {} meets {}[{}].publish ({}): on one host each instance takes the next port",
-                range(claim),
-                ports_of(id),
-                other.port,
-                range(other)
-            )
-        } else {
-            let other_id = self.workload(&other.service);
-            let entry = self.entries.get(&other_id);
-            let source = match entry {
-                Some(Entry { held: true, .. }) => {
-                    let stored = self.ctx.previous.objects.get(&other_id.key());
-                    let path = stored.map_or("", |d| d.path.as_str());
-                    format!(", by its last good document in {}", super::node::shown_path(path))
-                }
-                Some(Entry { object: Some(object), .. }) => {
-                    let field = format!("{}[{}].publish", ports_of(&other_id), other.port);
-                    format!(" at {}", place(&object.path, self.places.locate(object, &field)))
-                }
-                Some(Entry { object: None, .. }) | None => String::new(),
-            };
-            format!(
-                "{path}: {} on the host {host} is also published by {} {} ({}{source})",
-                range(claim),
-                other_id.kind,
-                other.service,
-                range(other),
-            )
-        };
-        let hint = if claim.first == claim.last && other.first == other.last {
-            "choose another port, or keep the services on different hosts by placement.constraints"
-        } else {
-            "instances on one host count up from publish: leave room for all of them, set \
-             placement.maxPerHost, or keep the services on different hosts"
-        };
-        self.tell(id, &path, message, Some(hint.into()));
-    }
-
     fn finish(self, fleets: BTreeMap<FleetName, Arc<Fleet>>) -> InForce {
         let ids: BTreeSet<&Id> = self.entries.keys().collect();
         let gone = self.api.map(|api| leave::gone(self.ctx.previous, api, &ids));
@@ -617,28 +428,6 @@ fn service_id(name: &ServiceName) -> Id {
     Id { kind: "ScalingService", name: name.as_str().to_owned() }
 }
 
-/// Where a document says what it publishes.
-fn ports_of(id: &Id) -> &'static str {
-    if id.kind == "LoadBalancer" { "spec.listeners" } else { "spec.ports" }
-}
-
 fn place(path: &str, pos: Pos) -> String {
     format!("{}:{}:{}", super::node::shown_path(path), pos.line, pos.column)
-}
-
-/// What the hosts have instead.
-fn label_hint(label: &str, fleet: &Fleet) -> String {
-    let hosts = fleet.hosts.values();
-    let values: BTreeSet<&str> = if label == HOST_LABEL {
-        hosts.map(|h| h.name.as_str()).collect()
-    } else {
-        hosts.filter_map(|h| h.labels.get(label)).map(String::as_str).collect()
-    };
-    if values.is_empty() {
-        let labels: BTreeSet<&str> =
-            fleet.hosts.values().flat_map(|h| h.labels.keys()).map(String::as_str).collect();
-        return meant(label, "labels", labels.iter().copied());
-    }
-    let shown: Vec<&str> = values.iter().take(20).copied().collect();
-    format!("{label} is one of {}", shown.join(", "))
 }
