@@ -85,6 +85,25 @@ impl fmt::Debug for Cache {
     }
 }
 
+/// A list that is not whole yet. A list of thousands says mostly what is known: only what it brings is held beside that.
+#[derive(Debug, Default)]
+pub struct Listing {
+    listed: BTreeSet<Key>,
+    news: Vec<Object>,
+}
+
+impl Listing {
+    /// How many objects are on it so far.
+    pub fn len(&self) -> usize {
+        self.listed.len()
+    }
+
+    /// Whether there is none on it.
+    pub fn is_empty(&self) -> bool {
+        self.listed.is_empty()
+    }
+}
+
 impl Cache {
     /// Nothing seen yet of any of these.
     pub fn new(scopes: &[Scope]) -> Self {
@@ -108,18 +127,34 @@ impl Cache {
         self.changes.subscribe()
     }
 
-    /// A scope was listed: what is not in the list is gone.
-    pub fn replace(&self, scope: &Scope, listed: Vec<Object>) {
-        self.change(|view| {
-            let listed: BTreeMap<Key, Object> =
-                listed.into_iter().map(|o| (o.key.clone(), o)).collect();
-            let before = view.objects.len();
-            view.objects.retain(|key, _| !scope.covers(key) || listed.contains_key(key));
-            let mut news = view.objects.len() != before;
-            for (key, object) in listed {
-                news |= insert(view, key, object);
+    /// Takes a page of a list. Nothing is known of it before the whole is.
+    pub fn page(&self, listing: &mut Listing, page: impl Iterator<Item = Object>) {
+        for object in page {
+            let view = self.lock();
+            let known = view.objects.get_key_value(&object.key);
+            match known.filter(|(_, known)| is_same(known, &object)) {
+                Some((key, _)) => {
+                    listing.listed.insert(key.clone());
+                }
+                None => {
+                    listing.listed.insert(object.key.clone());
+                    listing.news.push(object);
+                }
             }
-            news | view.unlisted.remove(scope)
+        }
+    }
+
+    /// A scope was listed: what is not in the list is gone. Nobody else puts or removes objects of it meanwhile.
+    pub fn replace(&self, scope: &Scope, listing: Listing) {
+        let Listing { listed, news } = listing;
+        self.change(|view| {
+            let before = view.objects.len();
+            view.objects.retain(|key, _| !scope.covers(key) || listed.contains(key));
+            let mut changed = view.objects.len() != before;
+            for object in news {
+                changed |= insert(view, object.key.clone(), object);
+            }
+            changed | view.unlisted.remove(scope)
         });
     }
 
@@ -162,12 +197,15 @@ impl Cache {
 
 /// Whether it is news: a list brings what a watch has brought before.
 fn insert(view: &mut View, key: Key, object: Object) -> bool {
-    let known = view.objects.get(&key);
-    if known.is_some_and(|k| k.version == object.version && k.uid == object.uid) {
+    if view.objects.get(&key).is_some_and(|known| is_same(known, &object)) {
         return false;
     }
     view.objects.insert(key, Arc::new(object));
     true
+}
+
+fn is_same(known: &Object, object: &Object) -> bool {
+    known.version == object.version && known.uid == object.uid
 }
 
 #[cfg(test)]
@@ -185,16 +223,33 @@ mod tests {
         )
     }
 
+    fn listed(cache: &Cache, scope: &Scope, all: Vec<Object>) -> usize {
+        let mut listing = Listing::default();
+        all.into_iter().for_each(|object| cache.page(&mut listing, std::iter::once(object)));
+        let news = listing.news.len();
+        cache.replace(scope, listing);
+        news
+    }
+
     #[test]
     fn a_list_is_the_whole_of_its_scope_and_of_no_other() {
         let scopes = Scope::all(&["a".into(), "b".into()]);
         assert_eq!(scopes.len(), 6);
         let cache = Cache::new(&scopes);
         let scope = |n: &str| Scope { kind: Kind::ScalingService, namespace: Some(n.into()) };
-        cache.replace(&scope("a"), vec![web("a", "one", "1"), web("a", "two", "2")]);
-        cache.replace(&scope("b"), vec![web("b", "one", "3")]);
+        listed(&cache, &scope("a"), vec![web("a", "one", "1"), web("a", "two", "2")]);
+        listed(&cache, &scope("b"), vec![web("b", "one", "3")]);
         assert_eq!(cache.view().unlisted.len(), 4);
-        cache.replace(&scope("a"), vec![web("a", "two", "2")]);
+        // Nothing is held twice: of this list one object is new, one is another of the same name, and one is known.
+        let other = Object { uid: "another".into(), ..web("a", "one", "1") };
+        let all = vec![other, web("a", "two", "2"), web("a", "three", "4")];
+        assert_eq!(listed(&cache, &scope("a"), all), 2);
+        let uid = |view: View| view.objects.values().next().unwrap().uid.clone();
+        assert_eq!((cache.view().objects.len(), &*uid(cache.view())), (4, "another"));
+        // A list that breaks off half-way says nothing.
+        cache.page(&mut Listing::default(), vec![web("a", "two", "2")].into_iter());
+        assert_eq!(cache.view().objects.len(), 4);
+        assert_eq!(listed(&cache, &scope("a"), vec![web("a", "two", "2")]), 0);
         let keys: Vec<String> = cache.view().objects.keys().map(Key::path).collect();
         assert_eq!(keys, ["a/ScalingService/two", "b/ScalingService/one"]);
     }
@@ -204,9 +259,9 @@ mod tests {
         let scopes = Scope::all(&[]);
         let cache = Cache::new(&scopes);
         let seen = cache.subscribe();
-        cache.replace(&scopes[2], vec![web("a", "one", "1")]);
+        listed(&cache, &scopes[2], vec![web("a", "one", "1")]);
         let before = *seen.borrow();
-        cache.replace(&scopes[2], vec![web("a", "one", "1")]);
+        listed(&cache, &scopes[2], vec![web("a", "one", "1")]);
         cache.put(web("a", "one", "1"));
         cache.answers(&scopes[2]);
         assert_eq!(*seen.borrow(), before);

@@ -11,7 +11,7 @@ use kube::api::{Api, DynamicObject, ListParams, WatchEvent, WatchParams};
 use kube::core::Status;
 use tokio::time::timeout;
 
-use super::cache::{Broken, Cache, Scope};
+use super::cache::{Broken, Cache, Listing, Scope};
 use super::connect::{hint, said};
 use super::object::{Key, Object};
 use crate::clock::Clock;
@@ -183,11 +183,12 @@ async fn watch(
 /// Lists everything, page by page; only a whole list counts.
 async fn list(api: &Api<DynamicObject>, scope: &Scope, cache: &Cache) -> Result<String, Failure> {
     let mut params = ListParams::default().limit(PAGE);
-    let mut objects = Vec::new();
+    let mut listing = Listing::default();
     loop {
         let page = timeout(ANSWER, api.list(&params)).await.map_err(|_| Failure::Silent)??;
-        objects.extend(page.items.into_iter().filter_map(|o| Object::read(scope.kind, o)));
-        if objects.len() > MOST {
+        let objects = page.items.into_iter().filter_map(|o| Object::read(scope.kind, o));
+        cache.page(&mut listing, objects);
+        if listing.len() > MOST {
             return Err(Failure::TooMany(scope.clone()));
         }
         let more = page.metadata.continue_.filter(|token| !token.is_empty());
@@ -195,7 +196,7 @@ async fn list(api: &Api<DynamicObject>, scope: &Scope, cache: &Cache) -> Result<
             params.continue_token = Some(token);
             continue;
         }
-        cache.replace(scope, objects);
+        cache.replace(scope, listing);
         return Ok(page.metadata.resource_version.unwrap_or_default());
     }
 }
