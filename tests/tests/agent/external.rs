@@ -31,6 +31,8 @@ struct Outside {
     web: Service,
     /// More of the provider's section.
     more: String,
+    /// More listeners.
+    listeners: String,
     reload: String,
 }
 
@@ -103,12 +105,25 @@ impl Outside {
         let route =
             format!("routes: [{{loadBalancer: edge, listener: http, host: {HOST}, port: http}}]");
         let web = web.env("TOY_SLOW", "100ms").more(&route);
-        let agent = bed.agent();
+        let agent = with_secrets(&bed);
         let signal = if provider == Provider::Haproxy { "USR2" } else { "HUP" };
         let reload = format!("[docker, kill, -s, {signal}, {container}]");
-        let more = String::new();
+        let (more, listeners) = (String::new(), String::new());
         let load = None;
-        Self { load, agent, bed, provider, container, port, theirs, status, web, more, reload }
+        Self {
+            load,
+            agent,
+            bed,
+            provider,
+            container,
+            port,
+            theirs,
+            status,
+            web,
+            more,
+            listeners,
+            reload,
+        }
     }
 
     fn dir(&self) -> String {
@@ -125,7 +140,7 @@ impl Outside {
 
     /// The balancer's document.
     fn document(&self) -> String {
-        let Self { provider, container, port, status, more, reload, .. } = self;
+        let Self { provider, container, port, status, more, listeners, reload, .. } = self;
         let (dir, ours) = (self.dir(), self.ours());
         let how = match provider {
             Provider::Haproxy => format!(
@@ -142,7 +157,7 @@ kind: LoadBalancer
 metadata: {{name: edge}}
 spec:
   provider: {{{provider}: {{external: [{{configFile: {ours}, reload: {reload}, {how}}}]{more}}}}}
-  listeners: [{{name: http, port: {port}}}]
+  listeners: [{{name: http, port: {port}}}{listeners}]
 "
         )
     }
@@ -233,7 +248,7 @@ spec:
         let (before, text) = (self.workers(), self.text());
         self.agent.kill();
         self.load.as_ref().unwrap().more(2).await;
-        self.agent = self.bed.agent();
+        self.agent = with_secrets(&self.bed);
         self.settled(&commit).await;
         self.load.as_ref().unwrap().more(3).await;
         assert_eq!((self.workers(), self.text()), (before, text), "all was as it should be");
@@ -287,6 +302,74 @@ spec:
         self.well("refusals", begun).await;
     }
 
+    /// TLS with a certificate that is renewed, one with another's key, and none any more.
+    async fn certificates(&mut self) {
+        let (begun, port, before) = (Instant::now(), free_port(), self.web.clone());
+        let route = |listener: &str| {
+            format!("{{loadBalancer: edge, listener: {listener}, host: {HOST}, port: http}}")
+        };
+        let first = self.renew();
+        self.listeners =
+            format!(", {{name: https, port: {port}, certificates: [{{name: tls, key: all.pem}}]}}");
+        self.web.more.clear();
+        self.web = self.web.more(&format!("routes: [{}, {}]", route("http"), route("https")));
+        let commit = self.commit();
+        self.settled(&commit).await;
+        trusts(port, &first).await;
+        let second = self.renew();
+        trusts(port, &second).await;
+        until("the key that was replaced is gone", LONG, async || {
+            (self.keys().len() == 1).then_some(())
+        })
+        .await;
+
+        // With the key of another it is known before any balancer is asked, and the one before goes on.
+        let file = self.bed.dir().join("secrets/tls/all.pem");
+        let good = fs::read_to_string(&file).unwrap();
+        let other = rcgen::KeyPair::generate().unwrap().serialize_pem();
+        let (cert, _) = good.split_at(good.find("-----BEGIN PRIVATE KEY").unwrap());
+        fs::write(&file, format!("{cert}{other}")).unwrap();
+        self.agent
+            .until("the wrong key is told", |s| {
+                let source = s.source.iter().flat_map(|source| &source.problems);
+                source
+                    .into_iter()
+                    .any(|p| p.message.contains("not the one of its first certificate"))
+            })
+            .await;
+        trusts(port, &second).await;
+        assert_eq!(self.says(self.port, HOST).await, "200", "the other listener goes on");
+        let third = self.renew();
+        trusts(port, &third).await;
+
+        self.listeners.clear();
+        self.web = before;
+        let commit = self.commit();
+        self.settled(&commit).await;
+        until("no key is left", LONG, async || self.keys().is_empty().then_some(())).await;
+        assert_eq!(self.says(port, HOST).await, "nobody");
+        self.well("certificates", begun).await;
+    }
+
+    /// A new certificate in the secret, as its clients trust it.
+    fn renew(&self) -> String {
+        let made = rcgen::generate_simple_self_signed(vec![HOST.to_owned()]).unwrap();
+        let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        let dir = self.bed.dir().join("secrets/tls");
+        fs::create_dir_all(&dir).unwrap();
+        // At once, as whoever renews certificates does.
+        fs::write(dir.join(".new"), format!("{cert}{key}")).unwrap();
+        fs::rename(dir.join(".new"), dir.join("all.pem")).unwrap();
+        cert
+    }
+
+    /// The keys beside the configuration.
+    fn keys(&self) -> Vec<String> {
+        let Ok(all) = fs::read_dir(format!("{}.certificates", self.ours())) else { return vec![] };
+        let names = all.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        names.filter(|name| name.ends_with(".pem")).collect()
+    }
+
     /// It is killed and comes back with what it had.
     async fn killed(&mut self) {
         let load = self.load.take().unwrap().end().await;
@@ -309,6 +392,7 @@ async fn an_external_haproxy_is_kept_right() {
     let mut outside = Outside::new(Provider::Haproxy).await;
     outside.change_under_load().await;
     outside.refusals().await;
+    outside.certificates().await;
     outside.killed().await;
 }
 
@@ -317,7 +401,31 @@ async fn an_external_nginx_is_kept_right() {
     let mut outside = Outside::new(Provider::Nginx).await;
     outside.change_under_load().await;
     outside.refusals().await;
+    outside.certificates().await;
     outside.killed().await;
+}
+
+fn with_secrets(bed: &Bed) -> Agent {
+    let secrets = bed.dir().join("secrets");
+    fs::create_dir_all(&secrets).unwrap();
+    bed.agent_with(&["--interval", "1s", "--secrets", secrets.to_str().unwrap()])
+}
+
+/// Waits until somebody who trusts this certificate alone is answered.
+async fn trusts(port: u16, cert: &str) {
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .tls_certs_only([reqwest::Certificate::from_pem(cert.as_bytes()).unwrap()])
+        .resolve(HOST, at(port))
+        .pool_max_idle_per_host(0)
+        .build()
+        .unwrap();
+    let url = format!("https://{HOST}:{port}/");
+    until("it speaks TLS with the certificate", LONG, async || {
+        let answer = client.get(&url).send().await.ok()?;
+        (answer.status() == 200).then_some(())
+    })
+    .await;
 }
 
 fn at(port: u16) -> SocketAddr {

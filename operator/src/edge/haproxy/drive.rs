@@ -106,6 +106,8 @@ struct Driver {
     file_at: Option<Instant>,
     /// The structure in force is to stay.
     held: bool,
+    /// Whether there may be certificates that nothing names: an earlier agent may have left them.
+    litter: bool,
 }
 
 impl Driver {
@@ -128,6 +130,7 @@ impl Driver {
             filed: None,
             file_at: None,
             held: false,
+            litter: true,
         }
     }
 
@@ -416,9 +419,10 @@ impl Driver {
         self.reload_problem = None;
         self.last_reload = Some(Instant::now());
         self.count_at = Some(Instant::now());
-        if !rendered.files.is_empty() {
-            // What is left lies there until the next time.
-            let _ = site.sweep(&rendered).await;
+        if self.litter || !rendered.files.is_empty() {
+            // What is left lies there until the next time. What is in force now is litter once it is not.
+            let swept = site.sweep(&rendered).await.is_ok();
+            self.litter = !swept || !rendered.files.is_empty();
         }
         Ok(Some(new))
     }
@@ -435,6 +439,8 @@ impl Driver {
             of == structure && (matches!(verdict, Verdict::Taken { .. }) || *again > now)
         });
         if !judged {
+            // To be tried they are put there, whatever comes of it.
+            self.litter |= structure.routing.listeners.iter().any(|l| !l.certificates.is_empty());
             let (structure, seats) = (structure.clone(), self.seats(structure, table));
             let in_force = self.in_force.digest.clone();
             self.job = Some(Box::pin(async move {

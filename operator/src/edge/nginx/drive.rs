@@ -70,6 +70,8 @@ struct Driver {
     pace: Pace,
     /// Certificates that are in the container.
     put: BTreeSet<String>,
+    /// Whether there may be some that nothing names: an earlier agent may have left them.
+    litter: bool,
     /// Since when the tables do not list everybody.
     incomplete: Option<tokio::time::Instant>,
 }
@@ -91,6 +93,7 @@ impl Driver {
             asked: None,
             pace: Pace::default(),
             put: BTreeSet::new(),
+            litter: true,
             incomplete: None,
         }
     }
@@ -310,6 +313,7 @@ impl Driver {
         let missing: Vec<File> =
             missing.filter(|file| !self.put.contains(&file.path)).cloned().collect();
         if !missing.is_empty() {
+            self.litter = true;
             shell.put(&link.at, &missing).await?;
             self.put.extend(missing.into_iter().map(|file| file.path));
         }
@@ -364,9 +368,13 @@ impl Driver {
             // What it can do it tells once something of ours is in force.
             self.image = shell.image().await?;
         }
-        if !rendered.certificates.is_empty() {
+        let put: BTreeSet<String> =
+            rendered.certificates.into_iter().map(|(_, file)| file.path).collect();
+        if self.litter || !put.is_empty() {
             shell.ask(Question::Tidy).await?;
-            self.put = rendered.certificates.into_iter().map(|(_, file)| file.path).collect();
+            // Those that are in force now are litter once the next configuration names them no more.
+            self.litter = !put.is_empty();
+            self.put = put;
         }
         Ok(Ok(()))
     }
