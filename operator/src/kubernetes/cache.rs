@@ -132,15 +132,12 @@ impl Cache {
         for object in page {
             let view = self.lock();
             let known = view.objects.get_key_value(&object.key);
-            match known.filter(|(_, known)| is_same(known, &object)) {
-                Some((key, _)) => {
-                    listing.listed.insert(key.clone());
-                }
-                None => {
-                    listing.listed.insert(object.key.clone());
-                    listing.news.push(object);
-                }
+            if let Some((key, _)) = known.filter(|(_, known)| is_same(known, &object)) {
+                listing.listed.insert(key.clone());
+                continue;
             }
+            listing.listed.insert(object.key.clone());
+            listing.news.push(object);
         }
     }
 
@@ -225,7 +222,9 @@ mod tests {
 
     fn listed(cache: &Cache, scope: &Scope, all: Vec<Object>) -> usize {
         let mut listing = Listing::default();
-        all.into_iter().for_each(|object| cache.page(&mut listing, std::iter::once(object)));
+        for object in all {
+            cache.page(&mut listing, std::iter::once(object));
+        }
         let news = listing.news.len();
         cache.replace(scope, listing);
         news

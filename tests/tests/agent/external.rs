@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::Command;
 
 use evenkeel_tests::agent::{Agent, Bed, LONG, Service, TOY_2, free_port, until, waits};
@@ -364,10 +365,13 @@ spec:
     }
 
     /// The keys beside the configuration.
-    fn keys(&self) -> Vec<String> {
+    fn keys(&self) -> Vec<PathBuf> {
         let Ok(all) = fs::read_dir(format!("{}.certificates", self.ours())) else { return vec![] };
-        let names = all.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-        names.filter(|name| name.ends_with(".pem")).collect()
+        let paths = all.flatten().map(|entry| entry.path());
+        let key = |path: &PathBuf| {
+            fs::read_to_string(path).is_ok_and(|text| text.contains("PRIVATE KEY"))
+        };
+        paths.filter(key).collect()
     }
 
     /// It is killed and comes back with what it had.
