@@ -47,7 +47,7 @@ fn apps_come_from_a_file_or_from_standard_input() {
     );
     assert!(out.contains("  fleet: mesos\n") && !out.contains("kind: Fleet"), "{out}");
     assert!(said.contains("/shop/cron: left out: it has no image"), "{said}");
-    assert!(said.ends_with("1 services were written, 1 left out\n"), "{said}");
+    assert!(said.ends_with("1 service was written, 1 left out\n"), "{said}");
     let (code, again, _) = run(dir.path(), "import marathon - --group /other", &apps.to_string());
     assert_eq!(code, 0);
     assert!(again.contains("metadata: {name: x}"), "{again}");
@@ -172,7 +172,7 @@ fn a_compose_file_is_read_with_its_variables_and_its_directory() {
     for told in [
         "${WHO} is not set",
         "taken from .env beside the file",
-        "1 services were written, 0 left out",
+        "1 service was written, 0 left out",
     ] {
         assert!(said.contains(told), "{told}:\n{said}");
     }

@@ -454,7 +454,8 @@ fn report(import: &Import, err: &mut dyn Write) -> Result<(), CliError> {
     }
     let services = import.documents.iter().filter(|d| d.kind == "ScalingService").count();
     let left = import.left_out.len();
-    let _ = writeln!(text, "{services} services were written, {left} left out");
+    let were = if services == 1 { "service was" } else { "services were" };
+    let _ = writeln!(text, "{services} {were} written, {left} left out");
     let _ = put(err, &text)?;
     Ok(())
 }
