@@ -5,6 +5,7 @@ use super::classify::Bucket;
 use super::exit;
 use super::rollout::Disruptions;
 use super::service::{Seated, Work};
+use super::share;
 use crate::model::{Plan, Reason, State, Why};
 
 impl Work<'_, '_> {
@@ -76,22 +77,25 @@ impl Work<'_, '_> {
             }
         }
         // Then the serving ones, in the order of the candidates, down to the floor (promise 2).
-        let mut refused = false;
+        let within = share::least_within(self.input, self.service).max(least);
+        let mut refused = None;
         for &index in &candidates {
             let s = &self.seated[index];
+            let beyond = s.current && s.member.slot.0 > self.service.replicas;
+            let least = if beyond { within } else { least };
             let cost = u32::from(s.bucket == Bucket::Available);
             if !matches!(s.bucket, Bucket::Available | Bucket::Settling) || s.member.step.is_some()
             {
                 continue;
             }
             if available < least.saturating_add(cost) {
-                refused = true;
+                refused = refused.max(Some(least));
             } else if self.leave(index, budget, out) {
                 leaving.push(index);
                 available -= cost;
             }
         }
-        if refused {
+        if let Some(least) = refused {
             out.wait(self.subject(), Why::Floor { least, available }, None);
         }
         leaving

@@ -2,7 +2,7 @@
 //!
 //! The parts that documents name are where it ends. On the way there a fleet that has too many keeps as many as the others
 //! lack, and a fleet that has too few starts no more than the whole service may have: the floor and the ceiling hold over all
-//! fleets. A new spec is rolled by each fleet within its own part.
+//! fleets. A new spec is rolled by each fleet within its own part, once no other has more than its own.
 //!
 //! Fleets hear each other late. What one of them said counts only if it was said by the same documents: since then it goes in
 //! one direction only, so that its word, however old, promises no more than there is. Where several fleets go in the same
@@ -11,6 +11,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::Input;
 use super::places::places;
 use crate::model::{Desired, Fleet, FleetName, Part, Service, Shifting, Time, World};
 
@@ -47,6 +48,27 @@ pub fn localise(
     out.map(Arc::new)
 }
 
+/// Nobody beyond the last slot leaves where fewer than so many would be available here.
+///
+/// After a part was made smaller an instance beyond it may be all that is left of it, when one within it has died. The others
+/// count on that part. Making room for the one within it is no roll, so the floor of the whole service is kept; of the others
+/// no more counts than their parts, for they may be on their way there.
+pub(super) fn least_within(input: &Input<'_>, service: &Service) -> u32 {
+    let Input { fleet, desired, world, .. } = *input;
+    let whole: u32 = service.placements.values().sum();
+    let Some(part) = service.placements.get(&fleet.name) else { return 0 };
+    let (_, unavailable) = service.rollout.allowance(whole);
+    let others = service.placements.iter().filter(|(name, _)| **name != fleet.name);
+    let elsewhere = others.map(|(name, share)| {
+        let said = world.elsewhere.0.get(name);
+        let said = said.filter(|o| o.revision.as_ref() == Some(&desired.revision));
+        let its = said.and_then(|said| said.parts.get(&service.name));
+        its.map_or(0, |its| its.available.min(*share))
+    });
+    let elsewhere = elsewhere.sum();
+    whole.saturating_sub(unavailable).saturating_sub(elsewhere).min(*part)
+}
+
 /// What the other fleets have of a service, as far as they can be believed.
 #[derive(Debug, Default)]
 struct Others {
@@ -54,11 +76,13 @@ struct Others {
     available: u32,
     /// What they have and may come to have; `None`: one of them may have anything.
     most: Option<u32>,
+    /// One of them has more than its part and lets go of it, counting on what the others have.
+    leaving: bool,
 }
 
 impl Others {
     fn of(fleet: &Fleet, desired: &Desired, world: &World, service: &Service, now: Time) -> Self {
-        let mut out = Self { available: 0, most: Some(0) };
+        let mut out = Self { available: 0, most: Some(0), leaving: false };
         let told = world.elsewhere.0.keys();
         let names: BTreeSet<&FleetName> = desired.fleets.keys().chain(told).collect();
         for name in names.into_iter().filter(|name| **name != fleet.name) {
@@ -82,6 +106,7 @@ impl Others {
         let grows = if first { total.max(share) } else { total };
         self.available = self.available.saturating_add(stays);
         self.most = self.most.map(|most| most.saturating_add(grows));
+        self.leaving |= total > share;
     }
 
     /// How this fleet's part goes from `have` to `want`; `None` where it is free to do as it likes.
@@ -97,13 +122,16 @@ impl Others {
             return (gone || stay > want).then_some(shifting);
         }
         // While the others have no more than their parts, this one rolls and heals by its own.
-        if self.most.is_some_and(|others| others <= service.replicas.saturating_sub(want)) {
+        if !self.leaving
+            && self.most.is_some_and(|others| others <= service.replicas.saturating_sub(want))
+        {
             return None;
         }
         let all = service.replicas.saturating_add(surge);
         let most = self.most.map_or(have, |others| all.saturating_sub(others).min(want));
+        // Whoever leaves counts on this one's part: nobody who serves is made to be another meanwhile.
         let (_, unavailable) = service.rollout.allowance(want);
-        let least = want.saturating_sub(unavailable);
+        let least = if self.leaving { want } else { want.saturating_sub(unavailable) };
         Some(Shifting { want, most, least, leaves: false, elsewhere })
     }
 }
@@ -125,7 +153,7 @@ mod tests {
     fn most(web: &Service, own: &str, have: u32, parts: &[(&str, u32, u32)]) -> u32 {
         let own = FleetName::new(own).unwrap();
         let want = web.share(&own).unwrap_or(0);
-        let mut others = Others { available: 0, most: Some(0) };
+        let mut others = Others { available: 0, most: Some(0), leaving: false };
         for (name, total, available) in parts {
             let name = FleetName::new(name).unwrap();
             let part = Part { total: *total, available: *available };
@@ -164,16 +192,31 @@ mod tests {
         assert_eq!(most(&web, "a", 5, &[("b", 5, 0)]), 5);
         // None of them leaves, and none comes in their place, while the others have too many.
         let (b, too_many) =
-            (FleetName::new("b").unwrap(), Others { available: 20, most: Some(20) });
+            (FleetName::new("b").unwrap(), Others { available: 20, most: Some(20), leaving: true });
         let shifting = too_many.way(&web, &b, 5, 5).unwrap();
         assert_eq!((shifting.want, shifting.most, shifting.leaves), (5, 0, false));
+    }
+
+    #[test]
+    fn while_another_leaves_nobody_who_serves_is_made_to_be_another() {
+        let web = service(2, 0, 1, &[("d", 1), ("m", 1)]);
+        let own = FleetName::new("d").unwrap();
+        let others = |total: u32| {
+            let mut out = Others { available: 0, most: Some(0), leaving: false };
+            out.add(Part { total, available: total }, 0, false);
+            out
+        };
+        // One that is on its way out counts on the one here, which would be down for a moment if it were rolled.
+        let shifting = others(1).way(&web, &own, 1, 1).unwrap();
+        assert_eq!((shifting.most, shifting.least, shifting.leaves), (1, 1, false));
+        assert_eq!(others(0).way(&web, &own, 1, 1), None, "it rolls once the other is gone");
     }
 
     #[test]
     fn while_somebody_has_not_spoken_nobody_comes() {
         let web = service(10, 2, 1, &[("a", 10)]);
         let own = FleetName::new("a").unwrap();
-        let silent = Others { available: 0, most: None };
+        let silent = Others { available: 0, most: None, leaving: false };
         let shifting = silent.way(&web, &own, 10, 3).unwrap();
         assert_eq!((shifting.most, shifting.leaves), (3, false));
         assert_eq!(silent.way(&web, &own, 10, 10).unwrap().most, 10, "nor for one that leaves");

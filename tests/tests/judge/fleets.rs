@@ -162,6 +162,14 @@ impl Judge {
 /// How many places a service takes on a fleet, those under way counted, those on hosts that are given up not.
 fn count(sim: &Sim, world: &World, service: &Service) -> usize {
     if let Some(cluster) = &sim.cluster {
+        // Who was never seen since the agent began is waited for so long and no longer, like a host.
+        let waited_out = |seen: Seen| match seen {
+            Seen::Never { since } => sim.now.since(since) >= service.replace_after,
+            Seen::Now | Seen::Silent { .. } => false,
+        };
+        if world.hosts.values().any(|view| waited_out(view.seen)) {
+            return 0;
+        }
         let its = cluster.apps.iter().filter(|(id, _)| **id == service.app_id(&group(sim)));
         let tasks = its.map(|(_, app)| {
             // Those that replace each other are Marathon's own affair.
