@@ -29,6 +29,24 @@ pub fn issued(ca: &Ca, name: &str, purpose: ExtendedKeyUsagePurpose) -> (String,
     (params.signed_by(&key, ca).unwrap().pem(), key.serialize_pem())
 }
 
+/// A certificate that nobody else signed, and its key, PEM.
+pub fn self_signed(name: &str) -> (String, String) {
+    let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
+    (made.cert.pem(), made.signing_key.serialize_pem())
+}
+
+/// The status that somebody is answered on a port of this machine who trusts this certificate alone; `None`: he is not.
+pub async fn asked_by_tls(name: &str, port: u16, trusted: &str) -> Option<u16> {
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .tls_certs_only([reqwest::Certificate::from_pem(trusted.as_bytes()).unwrap()])
+        .resolve(name, ([127, 0, 0, 1], port).into())
+        .build()
+        .unwrap();
+    let answer = client.get(format!("https://{name}:{port}/")).send().await.ok()?;
+    Some(answer.status().as_u16())
+}
+
 /// An engine that takes only clients of one authority.
 pub async fn engine_with_tls(ca: &Ca, name: &str) -> Proxy {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

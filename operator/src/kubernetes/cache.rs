@@ -87,20 +87,15 @@ impl fmt::Debug for Cache {
 
 /// A list that is not whole yet. A list of thousands says mostly what is known: only what it brings is held beside that.
 #[derive(Debug, Default)]
-pub struct Listing {
+pub(super) struct Listing {
     listed: BTreeSet<Key>,
     news: Vec<Object>,
 }
 
 impl Listing {
     /// How many objects are on it so far.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.listed.len()
-    }
-
-    /// Whether there is none on it.
-    pub fn is_empty(&self) -> bool {
-        self.listed.is_empty()
     }
 }
 
@@ -128,7 +123,7 @@ impl Cache {
     }
 
     /// Takes a page of a list. Nothing is known of it before the whole is.
-    pub fn page(&self, listing: &mut Listing, page: impl Iterator<Item = Object>) {
+    pub(super) fn page(&self, listing: &mut Listing, page: impl Iterator<Item = Object>) {
         for object in page {
             let view = self.lock();
             let known = view.objects.get_key_value(&object.key);
@@ -142,14 +137,14 @@ impl Cache {
     }
 
     /// A scope was listed: what is not in the list is gone. Nobody else puts or removes objects of it meanwhile.
-    pub fn replace(&self, scope: &Scope, listing: Listing) {
+    pub(super) fn replace(&self, scope: &Scope, listing: Listing) {
         let Listing { listed, news } = listing;
         self.change(|view| {
             let before = view.objects.len();
             view.objects.retain(|key, _| !scope.covers(key) || listed.contains(key));
             let mut changed = view.objects.len() != before;
             for object in news {
-                changed |= insert(view, object.key.clone(), object);
+                changed |= insert(view, object);
             }
             changed | view.unlisted.remove(scope)
         });
@@ -157,7 +152,7 @@ impl Cache {
 
     /// An object is new or changed.
     pub fn put(&self, object: Object) {
-        self.change(|view| insert(view, object.key.clone(), object));
+        self.change(|view| insert(view, object));
     }
 
     /// An object is gone.
@@ -193,11 +188,11 @@ impl Cache {
 }
 
 /// Whether it is news: a list brings what a watch has brought before.
-fn insert(view: &mut View, key: Key, object: Object) -> bool {
-    if view.objects.get(&key).is_some_and(|known| is_same(known, &object)) {
+fn insert(view: &mut View, object: Object) -> bool {
+    if view.objects.get(&object.key).is_some_and(|known| is_same(known, &object)) {
         return false;
     }
-    view.objects.insert(key, Arc::new(object));
+    view.objects.insert(object.key.clone(), Arc::new(object));
     true
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::Input;
 use super::places::places;
-use crate::model::{Desired, Fleet, FleetName, Part, Service, Shifting, Time, World};
+use crate::model::{Desired, Fleet, FleetName, Outward, Part, Service, Shifting, Time, World};
 
 /// What is desired of this fleet; `None` where that is what the documents say.
 pub fn localise(
@@ -60,13 +60,17 @@ pub(super) fn least_within(input: &Input<'_>, service: &Service) -> u32 {
     let (_, unavailable) = service.rollout.allowance(whole);
     let others = service.placements.iter().filter(|(name, _)| **name != fleet.name);
     let elsewhere = others.map(|(name, share)| {
-        let said = world.elsewhere.0.get(name);
-        let said = said.filter(|o| o.revision.as_ref() == Some(&desired.revision));
-        let its = said.and_then(|said| said.parts.get(&service.name));
+        let its = said(desired, world, name).and_then(|said| said.parts.get(&service.name));
         its.map_or(0, |its| its.available.min(*share))
     });
     let elsewhere = elsewhere.sum();
     whole.saturating_sub(unavailable).saturating_sub(elsewhere).min(*part)
+}
+
+/// What a fleet said last, if it was said by the same documents.
+fn said<'w>(desired: &Desired, world: &'w World, name: &FleetName) -> Option<&'w Outward> {
+    let said = world.elsewhere.0.get(name)?;
+    (said.revision.as_ref() == Some(&desired.revision)).then_some(&**said)
 }
 
 /// What the other fleets have of a service, as far as they can be believed.
@@ -81,13 +85,17 @@ struct Others {
 }
 
 impl Others {
+    /// None of them has any.
+    const fn nobody() -> Self {
+        Self { available: 0, most: Some(0), leaving: false }
+    }
+
     fn of(fleet: &Fleet, desired: &Desired, world: &World, service: &Service, now: Time) -> Self {
-        let mut out = Self { available: 0, most: Some(0), leaving: false };
+        let mut out = Self::nobody();
         let told = world.elsewhere.0.keys();
         let names: BTreeSet<&FleetName> = desired.fleets.keys().chain(told).collect();
         for name in names.into_iter().filter(|name| **name != fleet.name) {
-            let said = world.elsewhere.0.get(name);
-            let Some(said) = said.filter(|o| o.revision.as_ref() == Some(&desired.revision)) else {
+            let Some(said) = said(desired, world, name) else {
                 out.most = None;
                 continue;
             };
@@ -153,7 +161,7 @@ mod tests {
     fn most(web: &Service, own: &str, have: u32, parts: &[(&str, u32, u32)]) -> u32 {
         let own = FleetName::new(own).unwrap();
         let want = web.share(&own).unwrap_or(0);
-        let mut others = Others { available: 0, most: Some(0), leaving: false };
+        let mut others = Others::nobody();
         for (name, total, available) in parts {
             let name = FleetName::new(name).unwrap();
             let part = Part { total: *total, available: *available };
@@ -202,7 +210,7 @@ mod tests {
         let web = service(2, 0, 1, &[("d", 1), ("m", 1)]);
         let own = FleetName::new("d").unwrap();
         let others = |total: u32| {
-            let mut out = Others { available: 0, most: Some(0), leaving: false };
+            let mut out = Others::nobody();
             out.add(Part { total, available: total }, 0, false);
             out
         };

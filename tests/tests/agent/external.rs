@@ -11,6 +11,7 @@ use evenkeel_tests::agent::{Agent, Bed, LONG, Service, TOY_2, free_port, until, 
 use evenkeel_tests::balancer::BALANCERS;
 use evenkeel_tests::docker::TEST;
 use evenkeel_tests::load::{Load, Plan, Report, get};
+use evenkeel_tests::pki::{asked_by_tls, self_signed};
 use evenkeel_tests::traffic::{HOST, Provider};
 use tokio::time::Instant;
 
@@ -354,8 +355,7 @@ spec:
 
     /// A new certificate in the secret, as its clients trust it.
     fn renew(&self) -> String {
-        let made = rcgen::generate_simple_self_signed(vec![HOST.to_owned()]).unwrap();
-        let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        let (cert, key) = self_signed(HOST);
         let dir = self.bed.dir().join("secrets/tls");
         fs::create_dir_all(&dir).unwrap();
         // At once, as whoever renews certificates does.
@@ -417,17 +417,8 @@ fn with_secrets(bed: &Bed) -> Agent {
 
 /// Waits until somebody who trusts this certificate alone is answered.
 async fn trusts(port: u16, cert: &str) {
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .tls_certs_only([reqwest::Certificate::from_pem(cert.as_bytes()).unwrap()])
-        .resolve(HOST, at(port))
-        .pool_max_idle_per_host(0)
-        .build()
-        .unwrap();
-    let url = format!("https://{HOST}:{port}/");
     until("it speaks TLS with the certificate", LONG, async || {
-        let answer = client.get(&url).send().await.ok()?;
-        (answer.status() == 200).then_some(())
+        (asked_by_tls(HOST, port, cert).await? == 200).then_some(())
     })
     .await;
 }

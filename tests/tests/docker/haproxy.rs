@@ -12,6 +12,7 @@ use evenkeel::model::{
 use evenkeel_tests::agent::{LONG, until};
 use evenkeel_tests::balancer::{Balancer, Client, follows, listen, nothing, of, route, serve, web};
 use evenkeel_tests::container::{eventually, file};
+use evenkeel_tests::pki::self_signed;
 use rustls::pki_types::pem::PemObject;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -325,8 +326,9 @@ async fn reloads_lose_no_request() {
 }
 
 fn certificate(host: &str) -> (String, String) {
-    let made = rcgen::generate_simple_self_signed(vec![host.to_owned()]).unwrap();
-    (made.cert.pem(), format!("{}{}", made.cert.pem(), made.signing_key.serialize_pem()))
+    let (cert, key) = self_signed(host);
+    let pem = format!("{cert}{key}");
+    (cert, pem)
 }
 
 #[tokio::test]

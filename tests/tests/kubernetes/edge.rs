@@ -3,6 +3,7 @@
 use evenkeel_tests::agent::{LONG, until};
 use evenkeel_tests::balancer::BALANCERS;
 use evenkeel_tests::kube::rig::Rig;
+use evenkeel_tests::pki::{asked_by_tls, self_signed};
 use evenkeel_tests::traffic::free_ports;
 use serde_json::{Value, json};
 
@@ -31,12 +32,12 @@ async fn a_certificate_from_a_secret_and_the_routes_in_force() {
     })
     .await;
     let make = |host: &str| {
-        let made = rcgen::generate_simple_self_signed(vec![host.to_owned()]).unwrap();
-        let pem = format!("{}{}", made.cert.pem(), made.signing_key.serialize_pem());
+        let (cert, key) = self_signed(host);
+        let pem = format!("{cert}{key}");
         let secret = json!({"apiVersion": "v1", "kind": "Secret",
             "metadata": {"name": "shop-tls"}, "stringData": {"all.pem": pem}});
         rig.apply(&secret);
-        (made.cert.pem(), made.signing_key.serialize_pem())
+        (cert, key)
     };
     let (first, key) = make("shop.test");
     let route = |host: &str| {
@@ -53,16 +54,7 @@ async fn a_certificate_from_a_secret_and_the_routes_in_force() {
         (get("/status/routes")? == json!(2)).then_some(())
     })
     .await;
-    let answers = async |trusted: &str| {
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .tls_certs_only([reqwest::Certificate::from_pem(trusted.as_bytes()).unwrap()])
-            .resolve("shop.test", ([127, 0, 0, 1], port).into())
-            .build()
-            .unwrap();
-        let answer = client.get(format!("https://shop.test:{port}/")).send().await.ok()?;
-        Some(answer.status().as_u16())
-    };
+    let answers = async |trusted: &str| asked_by_tls("shop.test", port, trusted).await;
     until("it speaks TLS with the certificate", LONG, async || {
         (answers(&first).await? == 200).then_some(())
     })

@@ -368,13 +368,11 @@ impl Driver {
             // What it can do it tells once something of ours is in force.
             self.image = shell.image().await?;
         }
-        let put: BTreeSet<String> =
-            rendered.certificates.into_iter().map(|(_, file)| file.path).collect();
-        if self.litter || !put.is_empty() {
+        if self.litter {
             shell.ask(Question::Tidy).await?;
+            self.put = rendered.certificates.into_iter().map(|(_, file)| file.path).collect();
             // Those that are in force now are litter once the next configuration names them no more.
-            self.litter = !put.is_empty();
-            self.put = put;
+            self.litter = !self.put.is_empty();
         }
         Ok(Ok(()))
     }
