@@ -43,6 +43,8 @@ pub struct SimMarathon {
     pub old: bool,
     claims: BTreeMap<AppId, ServiceName>,
     silent_from: Time,
+    /// It answers again, and what was last seen of it is from before.
+    stale: bool,
     seen: Seen,
     last: Arc<HostView>,
     now: Time,
@@ -78,6 +80,7 @@ impl SimMarathon {
             old: false,
             claims: BTreeMap::new(),
             silent_from: now,
+            stale: false,
             seen: Seen::Never { since: now },
             last: Arc::new(HostView::never(now)),
             now,
@@ -138,7 +141,7 @@ impl SimMarathon {
 
     /// Marathon answers again.
     pub fn answer(&mut self) {
-        self.silent = false;
+        self.stale |= std::mem::take(&mut self.silent);
     }
 
     /// Marathon loses sight of a machine.
@@ -433,6 +436,7 @@ impl SimMarathon {
         if self.silent || self.seen != Seen::Now {
             return;
         }
+        self.stale = false;
         let mut view = HostView { seen: Seen::Now, ..HostView::never(self.now) };
         view.capacity = Resources::default();
         for (id, app) in &self.apps {
@@ -492,7 +496,10 @@ impl SimMarathon {
             app.counted(self.now) != app.instances as usize
                 || app.tasks.values().any(|t| t.is_restless(self.now))
         };
-        self.seen != Seen::Now || !self.deployments.is_empty() || self.apps.values().any(moves)
+        self.stale
+            || self.seen != Seen::Now
+            || !self.deployments.is_empty()
+            || self.apps.values().any(moves)
     }
 
     /// How many tasks of a service run, seen or not.
