@@ -17,8 +17,8 @@ use crate::clock::Clock;
 use crate::error::{PortError, Remedy, causes};
 use crate::exchange::Exchange;
 use crate::model::{
-    Desired, Edges, Fleet, FleetName, HealthState, HostName, HostView, InFlight, Memory, Planned,
-    Seen, Step, Time, Traffic, World,
+    BalancerId, BalancerView, Desired, Edges, Fleet, FleetName, HealthState, HostName, HostView,
+    InFlight, Memory, Planned, Seen, Step, Time, Traffic, World,
 };
 use crate::plan::{Input, localise, plan, traffic};
 use crate::report::PassReport;
@@ -60,6 +60,8 @@ pub trait Edge: Send + Sync {
     fn watch(&self, fleet: &Arc<Fleet>);
     /// Puts what they have in force into the world.
     fn observe(&self, world: &mut World);
+    /// What each balancer has in force now. Never waits.
+    fn fronts(&self) -> BTreeMap<BalancerId, Arc<BalancerView>>;
     /// Says what they should do from now on. Cheap when nothing changed; never waits.
     fn publish(&self, edges: &Edges);
     /// Lets go of all of them as they are: another agent leads from now on.
@@ -73,6 +75,9 @@ pub struct NoEdge;
 impl Edge for NoEdge {
     fn watch(&self, _: &Arc<Fleet>) {}
     fn observe(&self, _: &mut World) {}
+    fn fronts(&self) -> BTreeMap<BalancerId, Arc<BalancerView>> {
+        BTreeMap::new()
+    }
     fn publish(&self, _: &Edges) {}
     fn release(&self) {}
 }
@@ -280,6 +285,13 @@ impl Reconciler {
         self.keeper.keep(&self.fleet, &memory);
     }
 
+    /// Tells the other fleets of this pass. What was ordered before it may have been begun while it was thought about.
+    fn tell(&self, edges: &Edges) {
+        let outward = edges.outward.clone();
+        self.exchange
+            .tell(&self.fleet, &outward.once_published(&edges.orders, &self.edges.fronts()));
+    }
+
     fn pass(
         &self,
         fleet: &Arc<Fleet>,
@@ -310,13 +322,13 @@ impl Reconciler {
         let begun = Instant::now();
         let plan = Arc::new(plan(&Input { fleet, desired, world: &world, memory, now }));
         let took = begun.elapsed();
-        self.exchange.tell(&self.fleet, &plan.edges.outward);
         let acts = self.fence.holds();
         if acts {
             memory.take(&plan.notes);
             // First of all: who has died must get no more requests, and who is to be stopped none while it ends.
             self.edges.publish(&plan.edges);
         }
+        self.tell(&plan.edges);
         for planned in plan.steps.iter().filter(|_| acts) {
             self.witness.began(&self.fleet, planned);
             match planned.step.as_ref() {

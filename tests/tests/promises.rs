@@ -343,6 +343,20 @@ fn assert_as_desired(sim: &Sim) {
     }
 }
 
+fn behind_balancers(mut sim: Sim, events: &[Event]) {
+    for event in events {
+        apply(&mut sim, event);
+    }
+    make_peace(&mut sim);
+    let settled = sim.settle(Duration::from_secs(900), judge);
+    let left = sim.plan();
+    assert!(settled, "it does not settle: {:?} {:?}", left.steps, left.waiting);
+    assert!(left.steps.is_empty(), "planning again changes something: {:?}", left.steps);
+    assert_as_desired(&sim);
+    assert!(judge::traffic::is_in_force(&sim), "{:?}", sim.balancers);
+    assert!(judge::traffic::is_registered(&sim), "{:?}", sim.registry);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: Some(Box::new(
         proptest::test_runner::FileFailurePersistence::WithSource("regressions"))),
@@ -374,18 +388,21 @@ proptest! {
         registered: bool,
         events in proptest::collection::vec(event(), 0..30),
     ) {
+        behind_balancers(balanced(&shapes, fronts, registered), &events);
+    }
+
+    /// The same while a balancer that loads one table takes no other, and does not say what it will be told next.
+    #[test]
+    fn whatever_happens_to_slow_balancers_no_request_is_lost_by_our_hand(
+        shapes in proptest::collection::vec(shape(), 2),
+        fronts in 1..3u32,
+        registered: bool,
+        slow in 1..60u32,
+        events in proptest::collection::vec(event(), 0..30),
+    ) {
         let mut sim = balanced(&shapes, fronts, registered);
-        for event in &events {
-            apply(&mut sim, event);
-        }
-        make_peace(&mut sim);
-        let settled = sim.settle(Duration::from_secs(900), judge);
-        let left = sim.plan();
-        prop_assert!(settled, "it does not settle: {:?} {:?}", left.steps, left.waiting);
-        prop_assert!(left.steps.is_empty(), "planning again changes something: {:?}", left.steps);
-        assert_as_desired(&sim);
-        prop_assert!(judge::traffic::is_in_force(&sim), "{:?}", sim.balancers);
-        prop_assert!(judge::traffic::is_registered(&sim), "{:?}", sim.registry);
+        sim.balancers.loads = GRAIN * slow;
+        behind_balancers(sim, &events);
     }
 
     /// Promise 9, first half: losing one of N costs exactly one start, and touches nobody else.

@@ -22,8 +22,8 @@ use crate::fake::scenario::Scenario;
 use crate::keep::StoreKeeper;
 use crate::model::app::render::render as app_of;
 use crate::model::{
-    Desired, Elsewhere, Fleet, HealthState, HostName, HostView, Memory, OwnerId, Published, Secret,
-    Seen, Slot, Start, World,
+    Desired, Elsewhere, Fleet, FleetName, HealthState, HostName, HostView, Memory, Outward,
+    OwnerId, Published, Secret, Seen, Slot, Start, World,
 };
 use crate::plan::{Input, localise, plan, traffic};
 use crate::reconcile::Keeper;
@@ -104,21 +104,21 @@ fn plans(
     mut looked: Vec<(&Arc<Fleet>, World, Memory)>,
     clock: &Clock,
 ) -> Vec<PlanView> {
-    let mut told = Elsewhere::default();
+    let mut told: BTreeMap<FleetName, Arc<Outward>> = BTreeMap::new();
     let mut out = Vec::new();
     // What a fleet says depends on what it heard: what it has, then what it would do about it.
     for _ in 0..looked.len().min(3) {
         out.clear();
-        let mut next = Elsewhere::default();
+        let mut next = BTreeMap::new();
         for (fleet, world, memory) in &mut looked {
-            let others = told.0.iter().filter(|(name, _)| **name != fleet.name);
-            world.elsewhere =
-                Elsewhere(others.map(|(name, said)| (name.clone(), said.clone())).collect());
+            let others = told.iter().filter(|(name, _)| **name != fleet.name);
+            let said = others.map(|(name, said)| (name.clone(), said.clone())).collect();
+            world.elsewhere = Elsewhere { said, unheard: Vec::new() };
             let local = localise(fleet, desired, world, clock.now());
             let desired = local.as_deref().unwrap_or(desired);
             traffic::observe(fleet, desired, world, clock.now());
             let plan = plan(&Input { fleet, desired, world, memory, now: clock.now() });
-            next.0.insert(fleet.name.clone(), plan.edges.outward.clone());
+            next.insert(fleet.name.clone(), plan.edges.outward.clone());
             out.push(plan_view(fleet, desired, &plan, clock.now()));
         }
         told = next;

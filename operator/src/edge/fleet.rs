@@ -15,9 +15,9 @@ use super::{Discovery, LoadBalancer};
 use crate::bell::Doorbell;
 use crate::clock::Clock;
 use crate::model::{
-    CONSUL_AGENT_PORT, CONSUL_PORT, ConsulSpec, Edges, Fleet, FleetName, HealthState, HostName,
-    HostSpec, Instance, ManagedConsul, ManagedReach, OwnerId, RegistrySpec, RegistryView, Seen,
-    State, World,
+    BalancerId, BalancerView, CONSUL_AGENT_PORT, CONSUL_PORT, ConsulSpec, Edges, Fleet, FleetName,
+    HealthState, HostName, HostSpec, Instance, ManagedConsul, ManagedReach, OwnerId, RegistrySpec,
+    RegistryView, Seen, State, World,
 };
 use crate::reconcile::Edge;
 
@@ -155,6 +155,10 @@ impl Edge for FleetEdge {
         registry.known = world.registry.clone().filter(|v| !matches!(v.seen, Seen::Never { .. }));
         let voters = registry.running.as_ref().and_then(|r| r.voters.as_ref());
         world.voters = voters.and_then(|voters| voters.borrow().clone());
+    }
+
+    fn fronts(&self) -> BTreeMap<BalancerId, Arc<BalancerView>> {
+        self.balancers.views()
     }
 
     fn publish(&self, edges: &Edges) {

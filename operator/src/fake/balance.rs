@@ -1,6 +1,6 @@
 //! Simulated balancers: each follows its orders a moment late, and tells what it has in force, or nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +11,6 @@ use crate::model::{
     Table, Target, Time, Whereabouts,
 };
 
-/// How long a balancer takes to follow an order.
-const FOLLOWS: Duration = Duration::from_millis(100);
 /// How long a new server waits for its first check.
 const CHECKED: Duration = Duration::from_millis(300);
 /// Connections that a server has when it begins to drain; one ends each second.
@@ -23,6 +21,8 @@ const SESSIONS: u32 = 3;
 pub struct Balancers {
     /// As they are, whether the agent can ask them or not.
     pub all: BTreeMap<BalancerId, SimBalancer>,
+    /// How long they take to load what they were ordered. Meanwhile they say who is coming, and take no other order.
+    pub loads: Duration,
 }
 
 /// One simulated balancer.
@@ -36,7 +36,11 @@ pub struct SimBalancer {
     pub mute: bool,
     /// `None`: it runs whatever happens to hosts.
     host: Option<HostName>,
-    order: Option<(Arc<Table>, Time)>,
+    order: Option<Arc<Table>>,
+    /// What it will have in force, and when.
+    loading: Option<(Arc<Table>, Time)>,
+    /// What it was told last of what is in force.
+    loaded: Option<Arc<Table>>,
     view: BalancerView,
 }
 
@@ -93,19 +97,20 @@ impl Balancers {
                     Whereabouts::External { .. } => None,
                 },
                 order: None,
+                loading: None,
+                loaded: None,
                 view: BalancerView::never(now),
             });
-            if balancer.order.as_ref().is_none_or(|(table, _)| *table != order.table) {
-                balancer.order = Some((order.table.clone(), now.plus(FOLLOWS)));
-            }
+            balancer.order = Some(order.table.clone());
         }
     }
 
-    /// A new agent has asked nobody yet, and has ordered nothing.
+    /// A new agent has asked nobody yet, and has ordered nothing. What was being loaded is in force by then.
     pub(super) fn forget(&mut self, now: Time) {
         for balancer in self.all.values_mut() {
+            balancer.load(Time(u64::MAX), now);
             balancer.view = BalancerView::never(now);
-            balancer.order = None;
+            (balancer.order, balancer.loaded) = (None, None);
         }
     }
 
@@ -116,11 +121,13 @@ impl Balancers {
                 h.containers.get(id).is_some_and(|c| c.instance.state == State::Running)
             })
         });
+        let loads = self.loads;
         for balancer in self.all.values_mut() {
+            balancer.load(now, now);
             let answers = |host| hosts.get(host).is_some_and(|h| !h.silent);
             let reached = !balancer.mute && balancer.host.as_ref().is_none_or(answers);
             if reached {
-                balancer.follow(now);
+                balancer.begin(now, loads);
                 balancer.tell(now);
             } else if balancer.view.seen == Seen::Now {
                 balancer.view.seen = Seen::Silent { since: now };
@@ -136,18 +143,36 @@ impl Balancers {
         };
         self.all.values().any(|b| {
             b.view.seen != Seen::Now
-                || b.order.as_ref().is_some_and(|(_, due)| *due > now)
+                || b.loading.is_some()
+                || b.order != b.loaded
                 || b.servers.values().any(waits)
         })
     }
 }
 
 impl SimBalancer {
-    fn follow(&mut self, now: Time) {
-        let Some((table, due)) = &self.order else { return };
-        if *due > now {
-            return;
+    /// Whom it will send requests by what it is loading.
+    pub fn coming(&self) -> BTreeSet<(PoolName, SocketAddr)> {
+        self.loading.as_ref().map(|(table, _)| table.ready()).unwrap_or_default()
+    }
+
+    /// Whom it was told to send requests, if there is no newer order by the time that it takes this one.
+    pub fn told(&self) -> BTreeSet<(PoolName, SocketAddr)> {
+        let waits = self.order.as_ref().filter(|_| self.order != self.loaded);
+        waits.map(|table| table.ready()).unwrap_or_default()
+    }
+
+    /// Takes the newest order, unless it is still loading another one.
+    fn begin(&mut self, now: Time, takes: Duration) {
+        if self.loading.is_none() && self.order != self.loaded {
+            self.loading = self.order.clone().map(|table| (table, now.plus(takes)));
+            self.load(now, now);
         }
+    }
+
+    /// Has in force what was to be in force by `due`.
+    fn load(&mut self, due: Time, now: Time) {
+        let Some((table, _)) = self.loading.take_if(|(_, at)| *at <= due) else { return };
         let mut wanted = BTreeMap::new();
         for (pool, servers) in &table.servers {
             for server in servers {
@@ -167,6 +192,7 @@ impl SimBalancer {
             }
         }
         self.listening = true;
+        self.loaded = Some(table);
     }
 
     fn tell(&mut self, now: Time) {
@@ -174,6 +200,7 @@ impl SimBalancer {
             seen: Seen::Now,
             listening: self.listening,
             servers: self.servers.iter().map(|(key, s)| (key.clone(), s.view(now))).collect(),
+            coming: self.coming(),
             ..BalancerView::never(now)
         };
     }

@@ -1,11 +1,11 @@
 //! Several fleets of one agent: one set of documents, and loops that hear each other late.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::{GRAIN, Sim};
-use crate::model::{Desired, FleetName, Outward, Plan, ServiceName, Time, World};
+use crate::exchange::{Voice, Word};
+use crate::model::{Desired, Edges, FleetName, Plan, ServiceName, Time, World};
 
 /// The worlds of all fleets.
 #[derive(Debug)]
@@ -14,16 +14,18 @@ pub struct Fleets {
     pub sims: BTreeMap<FleetName, Sim>,
     /// How long a word takes from one loop to another.
     pub delay: Duration,
+    /// Each fleet's side of the conversation.
+    voices: BTreeMap<FleetName, Voice>,
     /// Words on their way, in the order in which they were said.
-    words: Vec<Word>,
+    letters: Vec<Letter>,
 }
 
 #[derive(Debug)]
-struct Word {
+struct Letter {
     due: Time,
     of: FleetName,
     to: FleetName,
-    said: Arc<Outward>,
+    said: Word,
 }
 
 impl Fleets {
@@ -35,7 +37,8 @@ impl Fleets {
         for sim in sims.values_mut() {
             sim.desired.fleets.clone_from(&all);
         }
-        Self { sims, delay, words: Vec::new() }
+        let voices = voices(&sims);
+        Self { sims, delay, voices, letters: Vec::new() }
     }
 
     /// What all of them are asked for.
@@ -104,13 +107,16 @@ impl Fleets {
             let (world, plan) = sim.consider();
             check(self, name, &world, &plan);
             settled &= plan.is_settled();
-            let due = self.now().plus(self.delay);
+            let Some(sim) = self.sims.get_mut(name) else { continue };
+            let due = sim.now.plus(self.delay);
+            sim.act(&plan);
+            let Edges { outward, orders, .. } = &plan.edges;
+            let said = outward.clone().once_published(orders, &sim.balancers.views());
+            let Some(voice) = self.voices.get_mut(name) else { continue };
+            let said = voice.say(&said);
             for other in names.iter().filter(|n| *n != name) {
-                let said = Arc::clone(&plan.edges.outward);
-                self.words.push(Word { due, of: name.clone(), to: other.clone(), said });
-            }
-            if let Some(sim) = self.sims.get_mut(name) {
-                sim.act(&plan);
+                let (of, to, said) = (name.clone(), other.clone(), said.clone());
+                self.letters.push(Letter { due, of, to, said });
             }
         }
         settled
@@ -118,20 +124,25 @@ impl Fleets {
 
     fn hear(&mut self, name: &FleetName) {
         let now = self.now();
-        let Some(sim) = self.sims.get_mut(name) else { return };
-        // Nobody hears an older word after a newer one.
-        let arrives = |w: &Word| w.due <= now && w.to == *name;
-        let mut newest: BTreeMap<FleetName, usize> = BTreeMap::new();
-        for (at, word) in self.words.iter().enumerate().filter(|(_, w)| arrives(w)) {
-            newest.insert(word.of.clone(), at);
-            sim.elsewhere.0.insert(word.of.clone(), Arc::clone(&word.said));
-        }
+        let (Some(sim), Some(voice)) = (self.sims.get_mut(name), self.voices.get_mut(name)) else {
+            return;
+        };
+        // Where the delay became shorter, nobody hears an older word after a newer one.
+        let newest: BTreeMap<FleetName, usize> = (0..)
+            .zip(&self.letters)
+            .filter(|(_, letter)| letter.due <= now && letter.to == *name)
+            .map(|(at, letter)| (letter.of.clone(), at))
+            .collect();
         let mut at = 0;
-        self.words.retain(|word| {
-            let old = word.to == *name && newest.get(&word.of).is_some_and(|newest| at <= *newest);
+        self.letters.retain(|letter| {
+            let last = newest.get(&letter.of).filter(|_| letter.to == *name);
+            if last == Some(&at) {
+                voice.hear(&letter.of, letter.said.clone());
+            }
             at += 1;
-            !old
+            last.is_none_or(|last| at - 1 > *last)
         });
+        sim.elsewhere = voice.elsewhere();
     }
 
     fn elapse(&mut self) {
@@ -142,7 +153,8 @@ impl Fleets {
 
     /// SIGKILL for the one agent of all fleets, see [`Sim::kill_agent`].
     pub fn kill_agent(&mut self, dice: u64, keep_memory: bool) {
-        self.words.clear();
+        self.letters.clear();
+        self.voices = voices(&self.sims);
         for sim in self.sims.values_mut() {
             sim.kill_agent(dice, keep_memory);
         }
@@ -152,4 +164,8 @@ impl Fleets {
     pub fn running(&self, service: &ServiceName) -> usize {
         self.sims.values().map(|sim| sim.running(service)).sum()
     }
+}
+
+fn voices(sims: &BTreeMap<FleetName, Sim>) -> BTreeMap<FleetName, Voice> {
+    sims.keys().map(|name| (name.clone(), Voice::new(name.clone()))).collect()
 }

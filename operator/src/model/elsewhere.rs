@@ -4,13 +4,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::edge::{BalancerView, PoolName, Server};
-use super::name::{FleetName, Revision, ServiceName};
+use super::edge::{BalancerId, BalancerView, Order, PoolName, Server, ServerState, Table, Target};
+use super::name::{FleetName, InstanceId, Revision, ServiceName};
 use super::time::Time;
+use super::world::Seen;
 
-/// What the other fleets say, each by its newest pass. One that is missing has said nothing yet.
+/// What is known of the other fleets.
 #[derive(Debug, Clone, Default)]
-pub struct Elsewhere(pub BTreeMap<FleetName, Arc<Outward>>);
+pub struct Elsewhere {
+    /// What they say, each by its newest pass. One that is missing has said nothing yet.
+    pub said: BTreeMap<FleetName, Arc<Outward>>,
+    /// What this fleet has said and one of them had not heard when it said that: it may still act upon it.
+    pub unheard: Vec<Arc<Outward>>,
+}
 
 /// What one fleet says to the others.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,10 +30,80 @@ pub struct Outward {
     /// False while somebody may be missing in `servers`: a host that has not answered, an instance of which nobody can tell
     /// whether clients reach it.
     pub complete: bool,
-    /// Its running balancers that count, and what each has in force; `None`: it cannot be asked now.
-    pub witnesses: Vec<(ServiceName, Option<Arc<BalancerView>>)>,
+    /// Its running balancers that count.
+    pub fronts: Vec<Front>,
     /// Its parts of services that run on other fleets too, or are leaving this one.
     pub parts: BTreeMap<ServiceName, Part>,
+}
+
+impl Outward {
+    /// What is told once the orders of the same plan are published: what balancers have in force since then, and whom their
+    /// tables admit as coming. Whoever is in neither cannot get a request by anything that was ordered until now.
+    pub fn once_published(
+        mut self: Arc<Self>,
+        orders: &BTreeMap<BalancerId, Order>,
+        views: &BTreeMap<BalancerId, Arc<BalancerView>>,
+    ) -> Arc<Self> {
+        if self.fronts.is_empty() {
+            return self;
+        }
+        for front in &mut Arc::make_mut(&mut self).fronts {
+            // What could not be asked when the plan was made is not known to have come back.
+            let newer = views.get(&front.id).filter(|view| view.seen == Seen::Now);
+            front.view = front.view.take().and(newer.cloned());
+            if let (Some(view), Some(order)) = (&mut front.view, orders.get(&front.id)) {
+                announce(view, &order.table);
+            }
+        }
+        self
+    }
+
+    /// Whether it says the same to whoever has heard the other; how many requests there were is no news.
+    pub fn is_no_news_after(&self, other: &Self) -> bool {
+        let Self { revision, unseen, servers, complete, fronts, parts } = self;
+        let same = |(a, b): (&Front, &Front)| {
+            let alike = match (&a.view, &b.view) {
+                (None, None) => true,
+                (Some(a), Some(b)) => Arc::ptr_eq(a, b) || a.same_but_for_counters(b),
+                (None, Some(_)) | (Some(_), None) => false,
+            };
+            (&a.service, &a.id) == (&b.service, &b.id) && alike
+        };
+        other.revision == *revision
+            && other.unseen == *unseen
+            && other.servers == *servers
+            && other.complete == *complete
+            && other.parts == *parts
+            && other.fronts.len() == fronts.len()
+            && other.fronts.iter().zip(fronts).all(same)
+    }
+
+    /// Whether a balancer is to send requests to an instance.
+    pub fn admits(&self, balancer: &ServiceName, pool: &PoolName, id: &InstanceId) -> bool {
+        let its = self.servers.get(&(balancer.clone(), pool.clone()));
+        its.is_some_and(|all| all.iter().any(|s| s.target == Target::Ready && s.instance == *id))
+    }
+}
+
+/// Adds whom a balancer is told to send requests, and does not yet, to those who are coming.
+fn announce(view: &mut Arc<BalancerView>, table: &Table) {
+    let serves = |at: &_| view.servers.get(at).is_some_and(|s| s.state != ServerState::Draining);
+    let mut coming = table.ready();
+    coming.retain(|at| !serves(at) && !view.coming.contains(at));
+    if !coming.is_empty() {
+        Arc::make_mut(view).coming.append(&mut coming);
+    }
+}
+
+/// A running balancer of a fleet that counts: it may be taking requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Front {
+    /// The service that it is of.
+    pub service: ServiceName,
+    /// Which one it is.
+    pub id: BalancerId,
+    /// What it has in force; `None`: it cannot be asked now.
+    pub view: Option<Arc<BalancerView>>,
 }
 
 /// One fleet's part of a service.
@@ -38,4 +114,66 @@ pub struct Part {
     pub total: u32,
     /// How many are available.
     pub available: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::{
+        BalancerKind, External, Fragments, Routing, ServerView, Slot, Socket, Whereabouts,
+    };
+
+    /// What is said of a balancer that has one server up, was told to have another, too, and could be asked then or not.
+    fn coming(asked: bool, still: bool) -> Option<BTreeSet<SocketAddr>> {
+        let edge = ServiceName::new("edge").unwrap();
+        let pool = PoolName::new(&ServiceName::new("web").unwrap(), 80, None);
+        let at = |n: u8| SocketAddr::from(([10, 0, 0, n], 80));
+        let server = |n: u8| Server {
+            instance: InstanceId(format!("{n}").into()),
+            name: format!("web_{n}").into(),
+            slot: Slot(n.into()),
+            address: at(n),
+            target: if n == 3 { Target::Drain } else { Target::Ready },
+            sick: false,
+        };
+        let external = Arc::new(External { file: None, asked: Socket::Tcp("h:1".into()) });
+        let routing = Routing {
+            kind: BalancerKind::Haproxy,
+            listeners: vec![],
+            routes: vec![],
+            pools: BTreeMap::new(),
+            fragments: Fragments::default(),
+            access_log: false,
+            drain: Duration::ZERO,
+            external: vec![external.clone()],
+        };
+        let servers = [(pool.clone(), vec![server(1), server(2), server(3)])].into();
+        let table = Table { routing: Arc::new(routing), servers, complete: true, held: false };
+        let id = BalancerId::External { balancer: edge.clone(), index: 0 };
+        let at_machine = Whereabouts::External { balancer: edge.clone(), external };
+        let order = Order { at: at_machine, table: Arc::new(table) };
+        let (state, since) = (ServerState::Up, Time(1));
+        let up = ServerView { state, since, sessions: 0, requests: 0 };
+        let seen = if still { Seen::Now } else { Seen::Silent { since } };
+        let servers = [((pool, at(1)), up)].into();
+        let newer = Arc::new(BalancerView { seen, servers, ..BalancerView::never(since) });
+        let before = asked.then(|| Arc::new(BalancerView::never(since)));
+        let front = Front { service: edge, id: id.clone(), view: before };
+        let outward = Arc::new(Outward { fronts: vec![front], ..Outward::default() });
+        let said = outward.once_published(&[(id.clone(), order)].into(), &[(id, newer)].into());
+        let view = said.fronts[0].view.clone()?;
+        assert_eq!(view.servers.len(), 1, "what it has since the orders were published");
+        Some(view.coming.iter().map(|(_, at)| *at).collect())
+    }
+
+    #[test]
+    fn whom_a_balancer_was_just_told_to_send_requests_is_coming() {
+        assert_eq!(coming(true, true), Some([SocketAddr::from(([10, 0, 0, 2], 80))].into()));
+        assert_eq!(coming(true, false), None, "it fell silent meanwhile");
+        assert_eq!(coming(false, true), None, "the plan was made without knowing it");
+    }
 }

@@ -38,7 +38,7 @@ pub use edge::{
     Registrations, RegistryLabels, RegistrySpec, RegistryView, Route, RouteSpec, Routing, Server,
     ServerState, ServerView, Table, Target, Whereabouts,
 };
-pub use elsewhere::{Elsewhere, Outward, Part};
+pub use elsewhere::{Elsewhere, Front, Outward, Part};
 pub use external::{CANDIDATE, External, OwnFile, Socket, Way};
 pub use fleet::{Endpoint, Fleet, HostSpec, HostState, Limits, Tls};
 pub use hash::SpecHash;

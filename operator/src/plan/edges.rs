@@ -201,7 +201,7 @@ impl Ground<'_, '_> {
     fn all_told(&self) -> bool {
         let Input { fleet, desired, world, .. } = self.input;
         let others = desired.fleets.keys().filter(|name| **name != fleet.name);
-        others.into_iter().all(|name| world.elsewhere.0.get(name).is_some_and(|o| o.complete))
+        others.into_iter().all(|name| world.elsewhere.said.get(name).is_some_and(|o| o.complete))
     }
 
     /// Everybody in a pool of a balancer that runs here, wherever they run.
@@ -216,7 +216,7 @@ impl Ground<'_, '_> {
         let way = |service| Way::of(&routing.external, balancer, service, fleet);
         let mut servers = self.servers(pool, way);
         let key = (balancer.name.clone(), name.clone());
-        let elsewhere = self.input.world.elsewhere.0.values();
+        let elsewhere = self.input.world.elsewhere.said.values();
         for server in elsewhere.flat_map(|o| o.servers.get(&key).into_iter().flatten()) {
             if servers.iter().all(|s| s.address != server.address) {
                 servers.push(server.clone());
@@ -258,7 +258,7 @@ impl Ground<'_, '_> {
                 }
             }
         }
-        out.witnesses = traffic::told(self.input);
+        out.fronts = traffic::fronts(self.input);
         out.parts = parts(self.input, plan);
         out
     }

@@ -13,7 +13,7 @@ use crate::model::{
 pub(super) fn parts(input: &Input<'_>, plan: &Plan) -> BTreeMap<ServiceName, Part> {
     let Input { fleet, desired, world, now, .. } = *input;
     let here = places(fleet, desired, world, now);
-    let asked = |name| world.elsewhere.0.values().any(|o| o.parts.contains_key(name));
+    let asked = |name| world.elsewhere.said.values().any(|o| o.parts.contains_key(name));
     let mut out = BTreeMap::new();
     for (name, status) in &plan.services {
         let Some(service) = desired.services.get(name) else { continue };

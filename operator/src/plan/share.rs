@@ -69,7 +69,7 @@ pub(super) fn least_within(input: &Input<'_>, service: &Service) -> u32 {
 
 /// What a fleet said last, if it was said by the same documents.
 fn said<'w>(desired: &Desired, world: &'w World, name: &FleetName) -> Option<&'w Outward> {
-    let said = world.elsewhere.0.get(name)?;
+    let said = world.elsewhere.said.get(name)?;
     (said.revision.as_ref() == Some(&desired.revision)).then_some(&**said)
 }
 
@@ -80,7 +80,7 @@ struct Others {
     available: u32,
     /// What they have and may come to have; `None`: one of them may have anything.
     most: Option<u32>,
-    /// One of them has more than its part and lets go of it, counting on what the others have.
+    /// One of them has more than its part, or may have, and lets go of it, counting on what the others have.
     leaving: bool,
 }
 
@@ -92,20 +92,26 @@ impl Others {
 
     fn of(fleet: &Fleet, desired: &Desired, world: &World, service: &Service, now: Time) -> Self {
         let mut out = Self::nobody();
-        let told = world.elsewhere.0.keys();
+        let told = world.elsewhere.said.keys();
         let names: BTreeSet<&FleetName> = desired.fleets.keys().chain(told).collect();
         for name in names.into_iter().filter(|name| **name != fleet.name) {
             let Some(said) = said(desired, world, name) else {
-                out.most = None;
+                out.anything();
                 continue;
             };
             if said.unseen.is_some_and(|since| now.since(since) < service.replace_after) {
-                out.most = None;
+                out.anything();
             }
             let part = said.parts.get(&service.name).copied().unwrap_or_default();
             out.add(part, service.share(name).unwrap_or(0), *name < fleet.name);
         }
         out
+    }
+
+    /// One of them may have any number, and be about to let go of it.
+    const fn anything(&mut self) {
+        self.most = None;
+        self.leaving = true;
     }
 
     /// One more fleet. Who comes first by name goes first: down to its share, or up to it.
@@ -123,11 +129,12 @@ impl Others {
         let elsewhere = self.available;
         let gone = service.share(own).is_none();
         if have > want || gone {
-            let least = service.replicas.saturating_sub(unavailable);
-            let stay = least.saturating_sub(elsewhere).clamp(want, have.max(want));
-            let leaves = true;
-            let shifting = Shifting { want, most: stay, least: stay, leaves, elsewhere };
-            return (gone || stay > want).then_some(shifting);
+            // There may be more in those places than there are to stay: two of which one replaces the other.
+            let least = service.replicas.saturating_sub(unavailable).saturating_sub(elsewhere);
+            let least = least.max(want);
+            let most = least.min(have.max(want));
+            let shifting = Shifting { want, most, least, leaves: true, elsewhere };
+            return (gone || most > want || self.leaving).then_some(shifting);
         }
         // While the others have no more than their parts, this one rolls and heals by its own.
         if !self.leaving
@@ -218,15 +225,19 @@ mod tests {
         let shifting = others(1).way(&web, &own, 1, 1).unwrap();
         assert_eq!((shifting.most, shifting.least, shifting.leaves), (1, 1, false));
         assert_eq!(others(0).way(&web, &own, 1, 1), None, "it rolls once the other is gone");
+        // Nor is he while this one lets go of who is too many.
+        let shifting = others(1).way(&web, &own, 1, 2).unwrap();
+        assert_eq!((shifting.most, shifting.least, shifting.leaves), (1, 1, true));
     }
 
     #[test]
     fn while_somebody_has_not_spoken_nobody_comes() {
         let web = service(10, 2, 1, &[("a", 10)]);
         let own = FleetName::new("a").unwrap();
-        let silent = Others { available: 0, most: None, leaving: false };
+        let mut silent = Others::nobody();
+        silent.anything();
         let shifting = silent.way(&web, &own, 10, 3).unwrap();
-        assert_eq!((shifting.most, shifting.leaves), (3, false));
+        assert_eq!((shifting.most, shifting.least, shifting.leaves), (3, 10, false));
         assert_eq!(silent.way(&web, &own, 10, 10).unwrap().most, 10, "nor for one that leaves");
     }
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::edges::reached;
 use crate::model::{
-    BalancerId, BalancerView, Desired, Fleet, FleetName, HealthState, HostName, HostSpec, HostView,
-    InFlight, Instance, InstanceId, PoolName, RegistryView, Seen, ServerState, ServiceName, State,
-    Step, Time, Traffic, Way, World, instance_host_name,
+    BalancerId, BalancerView, Desired, Fleet, FleetName, Front, HealthState, HostName, HostSpec,
+    HostView, InFlight, Instance, InstanceId, Outward, PoolName, RegistryView, Seen, ServerState,
+    ServiceName, State, Step, Time, Traffic, Way, World, instance_host_name,
 };
 
 /// A running balancer that counts.
@@ -18,20 +18,29 @@ struct Witness<'w> {
     view: Option<&'w Arc<BalancerView>>,
 }
 
+impl<'w> Witness<'w> {
+    const fn of(front: &'w Front) -> Self {
+        Self { service: &front.service, view: front.view.as_ref() }
+    }
+}
+
 /// Fills in the traffic of every routed instance of the world.
 pub fn observe(fleet: &Fleet, desired: &Desired, world: &mut World, now: Time) {
     if fleet.registry.is_none() && !desired.services.values().any(|s| s.routed) {
         return;
     }
-    let mut witnesses = witnesses(fleet, desired, world, now);
+    let here = running(fleet, desired, world, now);
+    let mut witnesses: Vec<Witness<'_>> = here.iter().map(Witness::of).collect();
     witnesses.extend(witnesses_elsewhere(fleet, desired, world, now));
     let registry = world.registry.clone();
     let voters = world.voters.clone();
     let taken = taken(world);
+    let unheard = world.elsewhere.unheard.clone();
     let scene = Scene {
         fleet,
         desired,
         witnesses: &witnesses,
+        unheard: &unheard,
         taken: &taken,
         registry: registry.as_deref(),
         voters: voters.as_deref(),
@@ -69,12 +78,7 @@ fn taken(world: &World) -> BTreeSet<SocketAddr> {
 }
 
 /// The balancers whose word counts: those that may be taking requests.
-fn witnesses<'w>(
-    fleet: &'w Fleet,
-    desired: &'w Desired,
-    world: &'w World,
-    now: Time,
-) -> Vec<Witness<'w>> {
+fn running(fleet: &Fleet, desired: &Desired, world: &World, now: Time) -> Vec<Front> {
     let ending = |id: &InstanceId| {
         let ends =
             |f: &InFlight| matches!(&*f.step, Step::Stop { id: stopped, .. } if stopped == id);
@@ -103,26 +107,24 @@ fn witnesses<'w>(
             if lost || !fleet.hosts.contains_key(name) {
                 continue;
             }
-            let its = world.balancers.get(&BalancerId::Container(instance.id.clone()));
+            let id = BalancerId::Container(instance.id.clone());
+            let its = world.balancers.get(&id);
             let fresh = instance.health == HealthState::Starting;
             let sick = matches!(instance.health, HealthState::Unhealthy { .. });
-            match its.map(|v| (v.seen, v.listening)) {
+            let view = match its.map(|v| (v.seen, v.listening)) {
                 // One that takes no requests yet has nobody, but may be about to have.
-                Some((Seen::Now, _)) => {
-                    out.push(Witness { service, view: its });
-                }
+                Some((Seen::Now, _)) => its.cloned(),
                 // It had one before it fell silent: whatever it is otherwise, requests may go through it.
-                Some((Seen::Silent { .. }, true)) if !sick => {
-                    out.push(Witness { service, view: None });
+                Some((Seen::Silent { .. }, true)) if !sick => None,
+                Some((Seen::Never { .. } | Seen::Silent { .. }, _)) | None if fresh || sick => {
+                    continue;
                 }
-                Some((Seen::Never { .. } | Seen::Silent { .. }, _)) | None if fresh || sick => {}
-                Some((Seen::Never { .. } | Seen::Silent { .. }, _)) | None => {
-                    out.push(Witness { service, view: None });
-                }
-            }
+                Some((Seen::Never { .. } | Seen::Silent { .. }, _)) | None => None,
+            };
+            out.push(Front { service: service.clone(), id, view });
         }
     }
-    out.extend(external_witnesses(fleet, desired, world));
+    out.extend(external(fleet, desired, world));
     out
 }
 
@@ -134,17 +136,15 @@ fn witnesses_elsewhere<'w>(
     now: Time,
 ) -> Vec<Witness<'w>> {
     let mut out = Vec::new();
-    for outward in world.elsewhere.0.values() {
-        for (of, view) in &outward.witnesses {
-            let Some((service, _)) = desired.routings.get_key_value(of) else { continue };
-            out.push(Witness { service, view: view.as_ref() });
-        }
+    for outward in world.elsewhere.said.values() {
+        let routed = |front: &&Front| desired.routings.contains_key(&front.service);
+        out.extend(outward.fronts.iter().filter(routed).map(Witness::of));
     }
     for service in desired.routings.keys() {
         let Some(balancer) = desired.services.get(service).filter(|s| s.fleet != fleet.name) else {
             continue;
         };
-        let told = world.elsewhere.0.get(&balancer.fleet).map(|o| o.unseen);
+        let told = world.elsewhere.said.get(&balancer.fleet).map(|o| o.unseen);
         let blind = |since| now.since(since) < balancer.replace_after;
         if told.is_none_or(|unseen| unseen.is_some_and(blind)) {
             out.push(Witness { service, view: None });
@@ -170,31 +170,26 @@ pub(super) fn unseen<'n>(
     let here = here.filter(|_| fleet.marathon.is_none());
     let docker = |name: &FleetName| desired.fleets.get(name).is_none_or(|f| f.marathon.is_none());
     let others = desired.fleets.keys().filter(|name| **name != fleet.name && docker(name));
-    let told = others.map(|name| world.elsewhere.0.get(name).map_or(Some(now), |o| o.unseen));
+    let told = others.map(|name| world.elsewhere.said.get(name).map_or(Some(now), |o| o.unseen));
     here.chain(told).flatten().any(|since| now.since(since) < longest)
 }
 
 /// What the other fleets are told of the balancers that run here.
-pub(super) fn told(input: &super::Input<'_>) -> Vec<(ServiceName, Option<Arc<BalancerView>>)> {
-    let said = witnesses(input.fleet, input.desired, input.world, input.now);
-    said.iter().map(|w| (w.service.clone(), w.view.cloned())).collect()
+pub(super) fn fronts(input: &super::Input<'_>) -> Vec<Front> {
+    running(input.fleet, input.desired, input.world, input.now)
 }
 
 /// Those that run already. Nobody knows whether one that does not answer is gone or only cannot be asked: while it is in
 /// the documents nobody leaves it unseen.
-fn external_witnesses<'w>(
-    fleet: &'w Fleet,
-    desired: &'w Desired,
-    world: &'w World,
-) -> impl Iterator<Item = Witness<'w>> {
+fn external(fleet: &Fleet, desired: &Desired, world: &World) -> impl Iterator<Item = Front> {
     let here =
         |name: &ServiceName| desired.services.get(name).is_some_and(|s| s.fleet == fleet.name);
     let routings = desired.routings.iter().filter(move |(name, _)| here(name));
     let each = routings.flat_map(|(name, r)| (0..r.external.len()).map(move |index| (name, index)));
     each.map(|(service, index)| {
         let id = BalancerId::External { balancer: service.clone(), index };
-        let view = world.balancers.get(&id).filter(|v| v.seen == Seen::Now);
-        Witness { service, view }
+        let view = world.balancers.get(&id).filter(|v| v.seen == Seen::Now).cloned();
+        Front { service: service.clone(), id, view }
     })
 }
 
@@ -202,6 +197,8 @@ struct Scene<'s> {
     fleet: &'s Fleet,
     desired: &'s Desired,
     witnesses: &'s [Witness<'s>],
+    /// What this fleet has said and others may still act upon.
+    unheard: &'s [Arc<Outward>],
     taken: &'s BTreeSet<SocketAddr>,
     registry: Option<&'s RegistryView>,
     voters: Option<&'s BTreeMap<String, bool>>,
@@ -293,6 +290,7 @@ impl Scene<'_> {
         if instance.state == State::Ending && self.taken.contains(&address) {
             return;
         }
+        said.coming |= self.unheard.iter().any(|word| word.admits(balancer, pool, &instance.id));
         for witness in self.witnesses.iter().filter(|w| w.service == balancer) {
             let Some(view) = witness.view else {
                 said.unknown = true;

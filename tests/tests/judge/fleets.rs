@@ -7,8 +7,8 @@ use std::time::Duration;
 use evenkeel::fake::fleets::Fleets;
 use evenkeel::fake::{GRAIN, Sim};
 use evenkeel::model::{
-    AppAct, AppStep, FleetName, HealthState, Instance, InstanceId, Plan, Seen, ServerState,
-    Service, ServiceName, State, Step, Time, World,
+    AppAct, AppStep, FleetName, HealthState, Instance, InstanceId, Plan, PoolName, Seen,
+    ServerState, Service, ServiceName, State, Step, Time, World,
 };
 
 use super::marathon::{ends, is_available};
@@ -271,11 +271,26 @@ fn out_of_traffic(all: &Fleets, sim: &Sim, world: &World, service: &ServiceName,
     for fronts in all.sims.values() {
         let world = fronts.world();
         for (front, balancer) in &fronts.balancers.all {
-            if !balancer.listening || !(counts(&world, front) || is_unseen(fronts, &world, front)) {
+            if !(counts(&world, front) || is_unseen(fronts, &world, front)) {
+                continue;
+            }
+            let its = |pool: &PoolName, at: &SocketAddr| {
+                *at == address && of.exposure.pools.iter().any(|(_, p)| p == pool)
+            };
+            // Its own fleet orders something else before it ends him.
+            let told = if fronts.name == sim.name { BTreeSet::new() } else { balancer.told() };
+            assert!(
+                !balancer.coming().union(&told).any(|(pool, at)| its(pool, at)),
+                "promise 4: {} on {} ends while a balancer on {} was told to send it requests",
+                known.name,
+                sim.name,
+                fronts.name
+            );
+            if !balancer.listening {
                 continue;
             }
             for ((pool, at), server) in &balancer.servers {
-                if *at != address || !of.exposure.pools.iter().any(|(_, p)| p == pool) {
+                if !its(pool, at) {
                     continue;
                 }
                 let (now, name) = (sim.now, &known.name);

@@ -1,13 +1,14 @@
 //! What balancers and registry really have in force when an instance is stopped, whatever the agent was told of it.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use evenkeel::fake::Sim;
 use evenkeel::fake::host::Container;
 use evenkeel::fake::register::SimEntry;
 use evenkeel::model::{
-    BalancerId, HealthState, InstanceId, Plan, Seen, ServerState, Service, ServiceName, State,
-    Step, Target, Traffic, World,
+    BalancerId, HealthState, InstanceId, Plan, PoolName, Seen, ServerState, Service, ServiceName,
+    State, Step, Target, Traffic, World,
 };
 
 /// Panics when a healthy instance is stopped that a balancer still sends requests to (promise 4), or when one that
@@ -32,13 +33,22 @@ pub(crate) fn judge(sim: &Sim, world: &World, plan: &Plan) {
         let port = container.instance.bindings[0].1;
         let ip = sim.fleet().hosts[host].ip().unwrap();
         for (front, balancer) in &sim.balancers.all {
-            if !balancer.listening || !counts(world, front) {
+            if !counts(world, front) {
+                continue;
+            }
+            let its = |pool: &PoolName, at: &SocketAddr| {
+                *at == (ip, port).into() && of.exposure.pools.iter().any(|(_, p)| p == pool)
+            };
+            assert!(
+                !balancer.coming().iter().any(|(pool, at)| its(pool, at)),
+                "promise 4: {} stopped while a balancer loads a table that admits it",
+                known.name
+            );
+            if !balancer.listening {
                 continue;
             }
             for ((pool, address), server) in &balancer.servers {
-                if *address != (ip, port).into()
-                    || !of.exposure.pools.iter().any(|(_, p)| p == pool)
-                {
+                if !its(pool, address) {
                     continue;
                 }
                 let state = server.state(sim.now);

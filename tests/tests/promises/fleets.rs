@@ -172,6 +172,11 @@ fn silence(all: &mut Fleets, which: u8, silent: bool) {
     }
 }
 
+/// How long balancers take to follow from now on.
+fn loads(all: &mut Fleets, takes: Duration) {
+    all.sims.values_mut().for_each(|sim| sim.balancers.loads = takes);
+}
+
 fn apply(all: &mut Fleets, judge: &RefCell<Judge>, event: &Event) {
     match event {
         Event::Move(s, f) => change(all, &name(*s), |s| {
@@ -231,6 +236,7 @@ fn run(all: &mut Fleets, judge: &RefCell<Judge>, for_: Duration) {
 
 fn make_peace(all: &mut Fleets) {
     all.delay = GRAIN;
+    loads(all, Duration::ZERO);
     (0..5).for_each(|which| silence(all, which, false));
     for sim in all.sims.values_mut() {
         for balancer in sim.balancers.all.values_mut() {
@@ -252,8 +258,9 @@ fn settles(all: &mut Fleets, judge: &RefCell<Judge>) {
     assert!(left.iter().all(|p| p.steps.is_empty()), "planning again changes something: {told:?}");
 }
 
-fn whatever(shapes: &[Shape], fronts: u32, rolls: bool, events: &[Event]) {
+fn whatever(shapes: &[Shape], fronts: u32, rolls: bool, slow: Duration, events: &[Event]) {
     let mut all = world(shapes, fronts);
+    loads(&mut all, slow);
     let judge = RefCell::new(Judge::new(rolls));
     for event in events {
         apply(&mut all, &judge, event);
@@ -279,7 +286,7 @@ proptest! {
         fronts in 1..3u32,
         events in proptest::collection::vec(event(false), 0..20),
     ) {
-        whatever(&shapes, fronts, false, &events);
+        whatever(&shapes, fronts, false, Duration::ZERO, &events);
     }
 
     #[test]
@@ -288,7 +295,18 @@ proptest! {
         fronts in 1..3u32,
         events in proptest::collection::vec(event(true), 0..20),
     ) {
-        whatever(&shapes, fronts, true, &events);
+        whatever(&shapes, fronts, true, Duration::ZERO, &events);
+    }
+
+    /// A balancer that loads one table takes no other, and says nothing of what it will be told next.
+    #[test]
+    fn whatever_happens_while_balancers_are_slow_no_request_is_lost_by_our_hand(
+        shapes in proptest::collection::vec(shape(), 1..=2),
+        fronts in 1..3u32,
+        slow in 1..60u32,
+        events in proptest::collection::vec(event(true), 0..20),
+    ) {
+        whatever(&shapes, fronts, true, GRAIN * slow, &events);
     }
 }
 
