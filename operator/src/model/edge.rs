@@ -261,7 +261,7 @@ impl Table {
     /// The table, and where it is not complete also whoever is in force and not in it: unlisted is not gone.
     pub fn keeping(
         self: &Arc<Self>,
-        in_force: impl Iterator<Item = (PoolName, SocketAddr, Target)>,
+        in_force: impl Iterator<Item = (PoolName, Server)>,
     ) -> Arc<Self> {
         if self.complete {
             return Arc::clone(self);
@@ -271,12 +271,12 @@ impl Table {
             (pool.clone(), all.iter().map(|s| s.address).collect::<BTreeSet<_>>())
         });
         let mut listed: BTreeMap<PoolName, _> = listed.collect();
-        for (pool, address, target) in in_force {
-            if listed.entry(pool.clone()).or_default().insert(address) {
+        for (pool, server) in in_force {
+            if listed.entry(pool.clone()).or_default().insert(server.address) {
                 let servers = table.servers.entry(pool).or_default();
-                let (instance, name) = (InstanceId("".into()), "kept".into());
-                let slot = Slot(0);
-                servers.push(Server { instance, name, slot, address, target, sick: false });
+                servers.push(server);
+                // Where it was, so that a file that lists them in their order stays as it is.
+                servers.sort_by_key(|server| server.slot);
             }
         }
         Arc::new(table)
@@ -309,6 +309,14 @@ pub struct Server {
     pub target: Target,
     /// It is not healthy: whoever sends it requests does not wait with taking it out.
     pub sick: bool,
+}
+
+impl Server {
+    /// One that is in force, and of which no more is known.
+    pub fn unlisted(slot: Slot, address: SocketAddr, target: Target) -> Self {
+        let (instance, name) = (InstanceId("unlisted".into()), "unlisted".into());
+        Self { instance, name, slot, address, target, sick: false }
+    }
 }
 
 /// What should become of a server's traffic.

@@ -117,6 +117,23 @@ async fn servers_come_and_go_at_once_and_without_a_reload() {
     println!("a change takes {:?} at the median, {:?} at most", took[50], took[99]);
     assert_eq!(lb.view().reloads, 1);
 
+    // Whoever is not listed stays, while somebody may be missing.
+    ready(&mut table, &pool, &toys[..2]);
+    lb.order(&table);
+    lb.follows(&table).await;
+    ready(&mut table, &pool, &[toys[0], toys[2]]);
+    table.complete = false;
+    lb.order(&table);
+    let up = |v: &evenkeel::model::BalancerView| {
+        toys.iter().all(|toy| of(v, &pool, *toy).is_some_and(|s| s.state == ServerState::Up))
+    };
+    lb.until("all three are up", up).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(up(&lb.view()), "{:?}", lb.view());
+    table.complete = true;
+    lb.order(&table);
+    lb.follows(&table).await;
+
     // One that dies is found out by HAProxy itself; one whose container was never there too.
     let nowhere: SocketAddr = "127.0.0.9:9".parse().unwrap();
     ready(&mut table, &pool, &[toys[0], nowhere]);

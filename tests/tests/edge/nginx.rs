@@ -148,6 +148,50 @@ async fn a_request_under_way_keeps_a_draining_instance_busy() {
     .await;
 }
 
+/// A host that has not answered yet may have whoever is in force and not listed.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_somebody_may_be_missing_all_who_are_in_force_stay() {
+    let edge = Edge::new(Recipe::web()).await;
+    let (one, two, api) = tokio::join!(edge.toy("web"), edge.toy("web"), edge.toy("api"));
+    let mut recipe = Recipe::web();
+    recipe.pools.get_mut(&pool("web")).unwrap().cookie = Some("keel".into());
+    recipe.server("web", 1, &one).server("web", 2, &two);
+    edge.follow(&recipe).await;
+    let ask = async |host: &str| {
+        let answer = get(edge.http(), host, "/").await.unwrap();
+        (answer.status, answer.instance())
+    };
+    let all = BTreeSet::from([one.instance().to_owned(), two.instance().to_owned()]);
+    let who = async || {
+        let mut said = BTreeSet::new();
+        for _ in 0..8 {
+            let (status, instance) = ask("web").await;
+            assert_eq!(status, 200);
+            said.insert(instance);
+        }
+        said
+    };
+    assert_eq!(who().await, all);
+
+    (recipe.complete, _) = (false, recipe.without("web", 1));
+    edge.publish(&recipe);
+    let reloads = edge.view().reloads;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(edge.view().reloads, reloads, "nothing was asked for that is not there");
+    // Something else is, which makes the file anew.
+    recipe.pool("api").server("api", 1, &api);
+    recipe.routes.push(route("http", Some("api"), "/", "api"));
+    edge.publish(&recipe);
+    let view = edge.until("it is in force", |v| v.pools.contains(&pool("api"))).await;
+    assert_eq!((view.refused.len(), view.problem.as_deref()), (0, None), "{view:?}");
+    assert!(view.servers.values().all(|s| s.state == ServerState::Up) && view.servers.len() == 3);
+    assert_eq!(ask("api").await, (200, api.instance().to_owned()));
+    assert_eq!(who().await, all);
+    recipe.complete = true;
+    edge.follow(&recipe).await;
+    assert_eq!(who().await, BTreeSet::from([two.instance().to_owned()]));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_nginx_refuses_is_left_out_and_the_rest_is_in_force() {
     let edge = Edge::new(Recipe::default()).await;

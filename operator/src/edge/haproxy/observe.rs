@@ -11,7 +11,8 @@ use super::render::{Culprit, LeftOut};
 use super::site::{Frame, Ours};
 use super::words::Section;
 use crate::model::{
-    PoolName, Route, Routing, ServerState, ServerView, ServiceName, Table, Target, Time,
+    PoolName, Route, Routing, Server, ServerState, ServerView, ServiceName, Slot, Table, Target,
+    Time,
 };
 
 /// What was read of one worker.
@@ -58,13 +59,13 @@ impl InForce {
     pub(super) fn kept(&self, table: &Arc<Table>) -> Arc<Table> {
         let pools = table.routing.pools.keys();
         table.keeping(pools.flat_map(|pool| {
-            let places = self.places(pool).into_iter().flat_map(BTreeMap::values);
-            places.filter(|place| place.address != NOBODY).map(|place| {
+            let places = self.places(pool).into_iter().flatten();
+            places.filter(|(_, place)| place.address != NOBODY).map(|(k, place)| {
                 let target = match place.admin {
                     Admin::Ready => Target::Ready,
                     Admin::Drain | Admin::Maint => Target::Drain,
                 };
-                (pool.clone(), place.address, target)
+                (pool.clone(), Server::unlisted(Slot(*k), place.address, target))
             })
         }))
     }

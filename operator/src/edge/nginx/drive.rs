@@ -148,12 +148,12 @@ impl Driver {
     /// The table, with whoever must stay though it does not list them; by the routing in force where that must stay.
     fn kept(&self, table: &Arc<Table>, held: bool) -> Arc<Table> {
         let in_force = self.sight.in_force.iter().flat_map(|facts| &facts.servers);
-        let in_force = in_force.map(|((pool, at), target)| (pool.clone(), *at, *target));
+        let in_force = in_force.map(|((pool, _), server)| (pool.clone(), server.clone()));
         let Some(of) = self.of.as_ref().filter(|of| held && **of != table.routing) else {
             return table.keeping(in_force);
         };
-        let unlisted = in_force
-            .filter(|(pool, ..)| !table.complete || !table.routing.pools.contains_key(pool));
+        let unlisted =
+            in_force.filter(|(pool, _)| !table.complete || !table.routing.pools.contains_key(pool));
         let table = Table { routing: of.clone(), complete: false, ..(**table).clone() };
         Arc::new(table).keeping(unlisted)
     }
@@ -224,7 +224,7 @@ impl Driver {
         let useful = servers.filter(|(_, s)| s.target == Target::Ready || !s.sick);
         let useful: BTreeSet<(&PoolName, SocketAddr)> =
             useful.map(|(pool, s)| (pool, s.address)).collect();
-        let mut ready = facts.servers.iter().filter(|(_, target)| **target == Target::Ready);
+        let mut ready = facts.servers.iter().filter(|(_, server)| server.target == Target::Ready);
         ready.any(|((pool, address), _)| {
             table.routing.pools.contains_key(pool) && !useful.contains(&(pool, *address))
         })

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use crate::model::{PoolName, ServiceName, Target};
+use crate::model::{InstanceId, PoolName, Server, ServiceName, Slot, Target};
 
 /// What every line of facts begins with.
 pub(super) const MARK: &str = "#= ";
@@ -22,7 +22,7 @@ pub struct Facts {
     /// Pools that it holds as they were ordered, each with its own digest.
     pub pools: BTreeMap<PoolName, String>,
     /// Who is in each pool.
-    pub servers: BTreeMap<(PoolName, SocketAddr), Target>,
+    pub servers: BTreeMap<(PoolName, SocketAddr), Server>,
     /// Services with a route that was left out, and why.
     pub refused: BTreeMap<ServiceName, String>,
     /// What else was left out.
@@ -35,12 +35,13 @@ impl Facts {
         let Self { digest, serves, pools, servers, refused, problem } = self;
         let mut lines = vec![format!("{VERSION} {digest}"), format!("serves {serves}")];
         lines.extend(pools.iter().map(|(pool, digest)| format!("pool {pool} {digest}")));
-        lines.extend(servers.iter().map(|((pool, address), target)| {
+        lines.extend(servers.iter().map(|((pool, _), server)| {
+            let Server { instance, name, slot, address, target, sick: _ } = server;
             let target = match target {
                 Target::Ready => "ready",
                 Target::Drain => "drain",
             };
-            format!("server {pool} {address} {target}")
+            format!("server {pool} {address} {target} {slot} {name} {}", instance.0)
         }));
         lines.extend(
             refused.iter().map(|(service, why)| format!("refused {service} {}", flat(why))),
@@ -84,7 +85,14 @@ impl Facts {
                     "drain" => Target::Drain,
                     _ => return None,
                 };
-                self.servers.insert((pool, address), target);
+                // A writer that did not say who they are.
+                let slot = words.next().map_or(Some(0), |slot| slot.parse().ok())?;
+                let mut server = Server::unlisted(Slot(slot), address, target);
+                if let (Some(name), Some(instance)) = (words.next(), words.next()) {
+                    server.name = name.into();
+                    server.instance = InstanceId(instance.into());
+                }
+                self.servers.insert((pool, address), server);
             }
             "refused" => {
                 let (service, why) = rest.split_once(' ')?;
@@ -121,13 +129,16 @@ mod tests {
     fn what_is_written_is_read_back() {
         let web = ServiceName::new("web").unwrap();
         let (plain, odd) = (PoolName::new(&web, 80, None), PoolName::new(&web, 80, Some("a.b-c")));
+        let nobody = Server::unlisted(Slot(0), "[fd00::1]:80".parse().unwrap(), Target::Drain);
+        let mut web_3 = Server::unlisted(Slot(3), "10.0.0.1:80".parse().unwrap(), Target::Ready);
+        (web_3.name, web_3.instance) = ("web_3".into(), InstanceId("0123456789abcdef".into()));
         let facts = Facts {
             digest: "d1".into(),
             serves: "s1".into(),
             pools: BTreeMap::from([(plain.clone(), "p1".into()), (odd.clone(), "p2".into())]),
             servers: BTreeMap::from([
-                ((plain, "10.0.0.1:80".parse().unwrap()), Target::Ready),
-                ((odd, "[fd00::1]:80".parse().unwrap()), Target::Drain),
+                ((plain, web_3.address), web_3),
+                ((odd, nobody.address), nobody),
             ]),
             refused: BTreeMap::from([(web, "it is\nodd; {".into())]),
             problem: Some("fragment `defaults` is left out: x".into()),

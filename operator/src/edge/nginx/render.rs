@@ -217,7 +217,9 @@ fn facts(draft: &Draft<'_>, by_listener: &BTreeMap<&str, Vec<usize>>) -> Facts {
     let routed = by_listener.values().flatten().map(|route| &routing.routes[*route].pool);
     for pool in routed.collect::<BTreeSet<_>>() {
         for server in draft.servers(pool) {
-            facts.servers.insert((pool.clone(), server.address), server.target);
+            facts
+                .servers
+                .insert((pool.clone(), server.address), Server { sick: false, ..server.clone() });
         }
     }
     let mut problems = Vec::new();

@@ -90,7 +90,7 @@ impl Sight {
     fn note(&mut self, now: Time) {
         let Some(facts) = &self.in_force else { return };
         self.servers.retain(|server, _| facts.servers.contains_key(server));
-        for (server, target) in &facts.servers {
+        for (server, Server { target, .. }) in &facts.servers {
             let same = self.servers.get(server).is_some_and(|before| before.target == *target);
             if !same {
                 let busy = match target {

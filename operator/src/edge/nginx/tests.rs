@@ -194,6 +194,28 @@ fn the_digest_follows_what_matters_only() {
     assert!(!text.contains("not looked at"), "a key is in the configuration");
 }
 
+#[test]
+fn whoever_is_kept_is_written_as_before() {
+    let before = facts(&table());
+    let read = Facts::parse(&before.lines().join("\n")).unwrap();
+    let mut some = Table { complete: false, ..table() };
+    some.servers.get_mut(&name("web")).unwrap().remove(0);
+    let in_force = |of: &Facts| {
+        let all = of.servers.iter().map(|((pool, _), server)| (pool.clone(), server.clone()));
+        all.collect::<Vec<_>>().into_iter()
+    };
+    let kept = Arc::new(some.clone()).keeping(in_force(&read));
+    assert_eq!(facts(&kept), before, "nothing to reload for");
+    // What an earlier version wrote does not say who they are.
+    let mut nameless = read;
+    for server in nameless.servers.values_mut() {
+        *server = Server::unlisted(server.slot, server.address, server.target);
+    }
+    let facts = facts(&Arc::new(some).keeping(in_force(&nameless)));
+    assert!(facts.refused.is_empty(), "{:?}", facts.refused);
+    assert_eq!(facts.servers.len(), before.servers.len());
+}
+
 fn state(digest: &str, workers: &[u32], old: &[u32]) -> State {
     State {
         digest: Some(digest.into()),

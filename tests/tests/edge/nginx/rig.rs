@@ -48,6 +48,7 @@ pub(crate) struct Recipe {
     pub(crate) pools: BTreeMap<PoolName, Pool>,
     pub(crate) fragments: Fragments,
     pub(crate) access_log: bool,
+    pub(crate) complete: bool,
     servers: BTreeMap<PoolName, Vec<Server>>,
 }
 
@@ -60,6 +61,7 @@ impl Default for Recipe {
             pools: BTreeMap::new(),
             fragments: Fragments::default(),
             access_log: false,
+            complete: true,
             servers: BTreeMap::new(),
         }
     }
@@ -170,7 +172,7 @@ impl Recipe {
         Arc::new(Table {
             routing: Arc::new(routing),
             servers: self.servers.clone(),
-            complete: true,
+            complete: self.complete,
             held: false,
         })
     }
