@@ -44,16 +44,17 @@ impl Outward {
         orders: &BTreeMap<BalancerId, Order>,
         views: &BTreeMap<BalancerId, Arc<BalancerView>>,
     ) -> Arc<Self> {
-        if self.fronts.is_empty() {
-            return self;
-        }
-        for front in &mut Arc::make_mut(&mut self).fronts {
-            // What could not be asked when the plan was made is not known to have come back.
-            let newer = views.get(&front.id).filter(|view| view.seen == Seen::Now);
-            front.view = front.view.take().and(newer.cloned());
-            if let (Some(view), Some(order)) = (&mut front.view, orders.get(&front.id)) {
+        let since = |front: &Front| {
+            let mut view = front.view.as_ref().and_then(|then| since(then, views.get(&front.id)));
+            if let (Some(view), Some(order)) = (&mut view, orders.get(&front.id)) {
                 announce(view, &order.table);
             }
+            Front { view, ..front.clone() }
+        };
+        let fronts: Vec<Front> = self.fronts.iter().map(since).collect();
+        // Mostly nothing has changed in that moment, and whoever is in the pools may be many.
+        if fronts != self.fronts {
+            Arc::make_mut(&mut self).fronts = fronts;
         }
         self
     }
@@ -85,13 +86,31 @@ impl Outward {
     }
 }
 
+/// What one that could be asked has in force since then; `None`: it cannot be asked any more.
+fn since(then: &Arc<BalancerView>, newer: Option<&Arc<BalancerView>>) -> Option<Arc<BalancerView>> {
+    let mut view = match newer {
+        Some(newer) if newer.seen == Seen::Now => return Some(Arc::clone(newer)),
+        // It takes no requests yet.
+        Some(_) | None if !then.listening => Arc::clone(then),
+        Some(_) | None => return None,
+    };
+    if let Some(newer) = newer.filter(|newer| !newer.coming.is_subset(&view.coming)) {
+        Arc::make_mut(&mut view).coming.extend(newer.coming.iter().cloned());
+    }
+    Some(view)
+}
+
 /// Adds whom a balancer is told to send requests, and does not yet, to those who are coming.
 fn announce(view: &mut Arc<BalancerView>, table: &Table) {
     let serves = |at: &_| view.servers.get(at).is_some_and(|s| s.state != ServerState::Draining);
-    let mut coming = table.ready();
-    coming.retain(|at| !serves(at) && !view.coming.contains(at));
+    let told = table.servers.iter().flat_map(|(pool, its)| its.iter().map(move |s| (pool, s)));
+    let ready = told.filter(|(_, server)| server.target == Target::Ready);
+    let coming: Vec<_> = ready
+        .map(|(pool, server)| (pool.clone(), server.address))
+        .filter(|at| !serves(at) && !view.coming.contains(at))
+        .collect();
     if !coming.is_empty() {
-        Arc::make_mut(view).coming.append(&mut coming);
+        Arc::make_mut(view).coming.extend(coming);
     }
 }
 
@@ -119,7 +138,7 @@ pub struct Part {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::net::SocketAddr;
+    use std::net::{IpAddr, SocketAddr};
     use std::time::Duration;
 
     use super::*;
@@ -127,8 +146,9 @@ mod tests {
         BalancerKind, External, Fragments, Routing, ServerView, Slot, Socket, Whereabouts,
     };
 
-    /// What is said of a balancer that has one server up, was told to have another, too, and could be asked then or not.
-    fn coming(asked: bool, still: bool) -> Option<BTreeSet<SocketAddr>> {
+    /// Who comes to a balancer that has one server up and was told to have another, too. `then`: it could be asked when the
+    /// plan was made, and took requests or not; `now`: it can be asked.
+    fn coming(then: Option<bool>, now: bool) -> Option<BTreeSet<u8>> {
         let edge = ServiceName::new("edge").unwrap();
         let pool = PoolName::new(&ServiceName::new("web").unwrap(), 80, None);
         let at = |n: u8| SocketAddr::from(([10, 0, 0, n], 80));
@@ -158,22 +178,28 @@ mod tests {
         let order = Order { at: at_machine, table: Arc::new(table) };
         let (state, since) = (ServerState::Up, Time(1));
         let up = ServerView { state, since, sessions: 0, requests: 0 };
-        let seen = if still { Seen::Now } else { Seen::Silent { since } };
+        let seen = if now { Seen::Now } else { Seen::Silent { since } };
         let servers = [((pool, at(1)), up)].into();
         let newer = Arc::new(BalancerView { seen, servers, ..BalancerView::never(since) });
-        let before = asked.then(|| Arc::new(BalancerView::never(since)));
+        let before = |listening| BalancerView { listening, ..BalancerView::never(since) };
+        let before = then.map(|listening| Arc::new(before(listening)));
         let front = Front { service: edge, id: id.clone(), view: before };
         let outward = Arc::new(Outward { fronts: vec![front], ..Outward::default() });
         let said = outward.once_published(&[(id.clone(), order)].into(), &[(id, newer)].into());
         let view = said.fronts[0].view.clone()?;
-        assert_eq!(view.servers.len(), 1, "what it has since the orders were published");
-        Some(view.coming.iter().map(|(_, at)| *at).collect())
+        assert_eq!(view.servers.len(), usize::from(now), "what it has since they were published");
+        let last = |at: &SocketAddr| match at.ip() {
+            IpAddr::V4(ip) => ip.octets()[3],
+            IpAddr::V6(_) => 0,
+        };
+        Some(view.coming.iter().map(|(_, at)| last(at)).collect())
     }
 
     #[test]
     fn whom_a_balancer_was_just_told_to_send_requests_is_coming() {
-        assert_eq!(coming(true, true), Some([SocketAddr::from(([10, 0, 0, 2], 80))].into()));
-        assert_eq!(coming(true, false), None, "it fell silent meanwhile");
-        assert_eq!(coming(false, true), None, "the plan was made without knowing it");
+        assert_eq!(coming(Some(true), true), Some([2].into()));
+        assert_eq!(coming(Some(true), false), None, "it fell silent meanwhile");
+        assert_eq!(coming(Some(false), false), Some([1, 2].into()), "it has not begun yet");
+        assert_eq!(coming(None, true), None, "the plan was made without knowing it");
     }
 }

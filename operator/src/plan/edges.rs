@@ -188,13 +188,17 @@ impl Ground<'_, '_> {
                 servers.insert(name.clone(), in_it);
             }
         }
-        // Somebody whose traffic cannot be told now must not be dropped from where he is.
-        let unknown = |name: &PoolName| {
-            let members = routing.pools.get(name).and_then(|p| self.members.get(&p.service));
-            members.into_iter().flatten().any(|(_, _, i)| i.traffic == Traffic::Unknown)
-        };
-        let complete = complete && self.all_told() && !routing.pools.keys().any(unknown);
+        let complete =
+            complete && self.all_told() && !routing.pools.values().any(|p| self.lacks_some(p));
         Table { routing: routing.clone(), servers, complete, held: false }
+    }
+
+    /// Whether somebody is not listed in a pool whose traffic cannot be told now: he must not be dropped from where he is.
+    fn lacks_some(&self, pool: &Pool) -> bool {
+        let unlisted = |(_, view, i): &(_, &HostView, &Instance)| {
+            i.traffic == Traffic::Unknown && self.target(view, i).is_none()
+        };
+        self.members.get(&pool.service).is_some_and(|members| members.iter().any(unlisted))
     }
 
     /// Whether every other fleet has said who of it is where.
@@ -250,9 +254,7 @@ impl Ground<'_, '_> {
                     way @ (Way::Machine | Way::Published) => way,
                 };
                 let servers = self.servers(pool, way);
-                let unknown = |(_, _, i): &(_, _, &Instance)| i.traffic == Traffic::Unknown;
-                let members = self.members.get(&pool.service);
-                out.complete &= !members.is_some_and(|m| m.iter().any(unknown));
+                out.complete &= !self.lacks_some(pool);
                 if !servers.is_empty() {
                     out.servers.insert((name.clone(), pool_name.clone()), servers);
                 }

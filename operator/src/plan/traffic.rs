@@ -117,7 +117,7 @@ fn running(fleet: &Fleet, desired: &Desired, world: &World, now: Time) -> Vec<Fr
                 // It had one before it fell silent: whatever it is otherwise, requests may go through it.
                 Some((Seen::Silent { .. }, true)) if !sick => None,
                 Some((Seen::Never { .. } | Seen::Silent { .. }, _)) | None if fresh || sick => {
-                    continue;
+                    Some(Arc::new(loading(its)))
                 }
                 Some((Seen::Never { .. } | Seen::Silent { .. }, _)) | None => None,
             };
@@ -126,6 +126,12 @@ fn running(fleet: &Fleet, desired: &Desired, world: &World, now: Time) -> Vec<Fr
     }
     out.extend(external(fleet, desired, world));
     out
+}
+
+/// One that takes no requests, as far as anybody knows: what it is loading counts all the same.
+fn loading(its: Option<&Arc<BalancerView>>) -> BalancerView {
+    let coming = its.map(|view| view.coming.clone()).unwrap_or_default();
+    BalancerView { coming, ..BalancerView::never(Time(0)) }
 }
 
 /// Those of other fleets, which may be some of a balancer that moves. One that has said nothing yet may have any.
@@ -385,7 +391,8 @@ mod tests {
         fleet.name = web.fleet.clone();
         let mut instance = make::instance(&web.name, 1);
         instance.bindings = vec![(80, 8000)];
-        let balancer = make::instance(&front, 1);
+        let mut balancer = make::instance(&front, 1);
+        balancer.health = HealthState::Starting;
         let id = BalancerId::Container(InstanceId::clone(&balancer.id));
         let routing = Routing {
             kind: BalancerKind::Haproxy,
@@ -415,9 +422,9 @@ mod tests {
         let (_, host) = fleet.hosts.iter().next().unwrap();
         let address = SocketAddr::new(host.ip().unwrap(), 8000);
         let pool = desired.routings.values().next().unwrap().pools.keys().next().unwrap().clone();
-        let seen = |coming: bool| {
+        let seen = |coming: bool, seen: Seen| {
             let coming = coming.then(|| (pool.clone(), address)).into_iter().collect();
-            let loads = BalancerView { seen: Seen::Now, coming, ..BalancerView::never(Time(0)) };
+            let loads = BalancerView { seen, coming, ..BalancerView::never(Time(0)) };
             let mut world = World {
                 hosts: [(host.name.clone(), Arc::new(view.clone()))].into(),
                 balancers: [(id.clone(), Arc::new(loads))].into(),
@@ -427,7 +434,9 @@ mod tests {
             let all = &world.hosts[&host.name].instances;
             all.iter().find(|i| i.id == instance.id).unwrap().traffic
         };
-        assert_eq!(seen(false), Traffic::Nobody);
-        assert_eq!(seen(true), Traffic::Unknown);
+        for answers in [Seen::Now, Seen::Never { since: Time(0) }] {
+            assert_eq!(seen(false, answers), Traffic::Nobody, "{answers:?}");
+            assert_eq!(seen(true, answers), Traffic::Unknown, "{answers:?}");
+        }
     }
 }
