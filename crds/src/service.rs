@@ -33,7 +33,7 @@ use crate::{
     printcolumn(
         name = "Fleet",
         type_ = "string",
-        json_path = ".spec.fleet",
+        json_path = ".status.fleets",
         description = "where it runs"
     ),
     printcolumn(

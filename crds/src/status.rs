@@ -104,6 +104,9 @@ pub struct ScalingServiceStatus {
     /// Instances that were healthy for `minReadySeconds` and are served by every balancer.
     #[serde(default)]
     pub available_replicas: i32,
+    /// The fleets that its spec names, as `kubectl get` shows them: `one, another`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleets: Option<String>,
     /// The label selector of its instances, for the scale subresource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,

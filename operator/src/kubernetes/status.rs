@@ -149,6 +149,8 @@ fn service(
     if object.key.kind == Kind::LoadBalancer {
         let routes = view.and_then(|v| v.routes).unwrap_or_default();
         status.insert("routes".into(), routes.into());
+    } else {
+        status.insert("fleets".into(), object.fleets.join(", ").into());
     }
     status.insert("selector".into(), format!("{SERVICE}={}", object.key.name).into());
     if let Some(passed) = facts.passed {
@@ -347,7 +349,7 @@ mod tests {
         let status = of(&web(&Value::Null), Some(ready()), &facts()).unwrap();
         let expected = json!({
             "observedGeneration": 3, "replicas": 2, "readyReplicas": 2, "updatedReplicas": 2,
-            "availableReplicas": 2, "selector": "evenkeel.dev/service=web",
+            "availableReplicas": 2, "fleets": "default", "selector": "evenkeel.dev/service=web",
             "attemptedRevision": "3", "appliedRevision": "3", "waiting": [],
             "conditions": [{
                 "type": "Ready", "status": "True", "reason": "Available",

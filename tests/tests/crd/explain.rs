@@ -45,7 +45,7 @@ fn every_kind_has_its_names_and_columns() {
     server.feed(&["apply", "-f", "-"], service);
     let ready = json!({"status": {
         "replicas": 3, "readyReplicas": 2, "updatedReplicas": 3, "availableReplicas": 1,
-        "selector": "evenkeel.dev/service=web",
+        "fleets": "shop", "selector": "evenkeel.dev/service=web",
         "conditions": [{
             "type": "Ready", "status": "False", "reason": "Progressing",
             "message": "1 of 3 available", "lastTransitionTime": "2026-01-01T00:00:00Z",
