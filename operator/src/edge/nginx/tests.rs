@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use proptest::prelude::*;
+
 use super::facts::Facts;
 use super::shell::State;
 use super::sight::Sight;
@@ -214,6 +216,41 @@ fn whoever_is_kept_is_written_as_before() {
     let facts = facts(&Arc::new(some).keeping(in_force(&nameless)));
     assert!(facts.refused.is_empty(), "{:?}", facts.refused);
     assert_eq!(facts.servers.len(), before.servers.len());
+}
+
+/// Some instances of some services, whoever they are.
+fn some() -> impl Strategy<Value = Vec<(&'static str, u32, bool)>> {
+    let one = (prop_oneof![Just("web"), Just("cart"), Just("db")], 1..5u32, any::<bool>());
+    proptest::collection::vec(one, 0..8)
+}
+
+fn with(some: &[(&str, u32, bool)], complete: bool) -> Arc<Table> {
+    let mut servers: BTreeMap<PoolName, Vec<Server>> = BTreeMap::new();
+    for (service, slot, ready) in some {
+        let target = if *ready { Target::Ready } else { Target::Drain };
+        let its = servers.entry(name(service)).or_default();
+        if its.iter().all(|s| s.slot != Slot(*slot)) {
+            its.push(server(service, *slot, target));
+            its.sort_by_key(|s| s.slot);
+        }
+    }
+    Arc::new(Table { servers, complete, ..table() })
+}
+
+proptest! {
+    /// Promise 5: unlisted is not gone, whatever else changes, and nobody's route is lost by it.
+    #[test]
+    fn an_incomplete_table_takes_nobody_out(before in some(), after in some()) {
+        let before = facts(&with(&before, true));
+        let in_force = before.servers.iter().map(|((pool, _), s)| (pool.clone(), s.clone()));
+        let asked = with(&after, false);
+        let now = facts(&asked.keeping(in_force.collect::<Vec<_>>().into_iter()));
+        prop_assert!(now.refused.is_empty(), "{:?}", now.refused);
+        for (key, was) in &before.servers {
+            let listed = asked.servers.get(&key.0).and_then(|all| all.iter().find(|s| s.address == key.1));
+            prop_assert_eq!(&now.servers[key], listed.unwrap_or(was));
+        }
+    }
 }
 
 fn state(digest: &str, workers: &[u32], old: &[u32]) -> State {

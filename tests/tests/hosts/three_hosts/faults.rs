@@ -1,13 +1,14 @@
-//! Hosts that are lost and come back, while clients ask through HAProxy on the other two.
+//! Hosts that are lost and come back, while clients ask through balancers on the other two.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use evenkeel_tests::agent::{Agent, Bed, LONG, Service, find, throughout, until};
+use evenkeel::model::{ServiceName, Slot, instance_host_name};
+use evenkeel_tests::agent::{Agent, Bed, LONG, Seen, Service, find, throughout, until};
 use evenkeel_tests::hosts::{Host, Hosts};
 use evenkeel_tests::load::{Failure, Kind, Load, Plan};
-use evenkeel_tests::traffic::Stage;
+use evenkeel_tests::traffic::{Provider, Stage};
 use tokio::time::Instant;
 
 /// Requests a second, and of each stage at least.
@@ -20,7 +21,7 @@ const PUBLISH: u16 = 8181;
 /// Until the balancers' own checks have taken out who does not answer: three that fail, and what a connection takes.
 const NOTICED: Duration = Duration::from_secs(8);
 
-fn documents(bed: &Bed, hosts: &Hosts) -> (String, Service) {
+fn documents(bed: &Bed, hosts: &Hosts, provider: Provider) -> (String, Service) {
     let each = hosts.all.iter().map(|host| {
         let edge = if host.name == "h3" { "no" } else { "yes" };
         let (name, endpoint) = (&host.name, host.endpoint());
@@ -44,7 +45,7 @@ metadata: {{name: edge}}
 spec:
   fleet: shop
   replicas: 2
-  provider: {{haproxy: {{image: \"evenkeel/balancers:1\"}}}}
+  provider: {{{provider}: {{image: \"evenkeel/balancers:1\"}}}}
   placement: {{constraints: [\"edge == yes\"], maxPerHost: 1}}
   listeners: [{{name: http, port: 80, publish: {PUBLISH}}}]
 ---
@@ -78,8 +79,8 @@ struct Scene<'h> {
 
 impl<'h> Scene<'h> {
     /// Six instances on three hosts, two on each, behind two balancers that are asked all the time.
-    async fn begin(bed: Bed, hosts: &'h Hosts) -> Self {
-        let (text, web) = documents(&bed, hosts);
+    async fn begin(bed: Bed, hosts: &'h Hosts, provider: Provider) -> Self {
+        let (text, web) = documents(&bed, hosts, provider);
         bed.repo.write("shop.yaml", text);
         let commit = bed.repo.commit("begin");
         let mut agent = bed.agent();
@@ -180,7 +181,7 @@ fn noticed(mut stage: Stage, lost: Instant) {
 async fn a_host_that_is_cut_off_is_replaced_and_its_return_loses_nothing() {
     let bed = Bed::new().await;
     let hosts = Hosts::claim(&bed).await;
-    let mut scene = Scene::begin(bed, &hosts).await;
+    let mut scene = Scene::begin(bed, &hosts, Provider::Haproxy).await;
     let h3 = hosts.get("h3");
     let before = scene.ids().await;
 
@@ -201,7 +202,7 @@ async fn a_host_that_is_cut_off_is_replaced_and_its_return_loses_nothing() {
 async fn an_engine_that_is_killed_takes_no_traffic_with_it() {
     let bed = Bed::new().await;
     let hosts = Hosts::claim(&bed).await;
-    let mut scene = Scene::begin(bed, &hosts).await;
+    let mut scene = Scene::begin(bed, &hosts, Provider::Haproxy).await;
     let h3 = hosts.get("h3");
     let before = scene.ids().await;
 
@@ -219,7 +220,7 @@ async fn an_engine_that_is_killed_takes_no_traffic_with_it() {
 async fn a_host_that_dies_comes_back_empty_handed_and_nobody_notices() {
     let bed = Bed::new().await;
     let hosts = Hosts::claim(&bed).await;
-    let mut scene = Scene::begin(bed, &hosts).await;
+    let mut scene = Scene::begin(bed, &hosts, Provider::Haproxy).await;
     let h3 = hosts.get("h3");
     let before = scene.ids().await;
 
@@ -231,5 +232,41 @@ async fn a_host_that_dies_comes_back_empty_handed_and_nobody_notices() {
 
     scene.returns("power on", || hosts.revive()).await;
     assert!(scene.hosts.of("web").await.iter().all(|(_, c)| c.state == "running"), "the dead stay");
+    scene.end().await;
+}
+
+/// A new agent cannot see who runs on a host that does not answer. One that dies elsewhere meanwhile is taken out at once,
+/// and nobody else is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_begins_while_a_host_does_not_answer_takes_nobody_out() {
+    let bed = Bed::new().await;
+    let hosts = Hosts::claim(&bed).await;
+    let mut scene = Scene::begin(bed, &hosts, Provider::Nginx).await;
+    let (h1, h3) = (hosts.get("h1"), hosts.get("h3"));
+    let before = hosts.of("web").await;
+    let on = |host: &Host| -> Vec<&Seen> {
+        before.iter().filter(|(at, _)| at.name == host.name).map(|(_, c)| c).collect()
+    };
+    let begun = Stage::begin(&scene.load).await;
+    h3.kill_engine();
+    scene.agent.kill();
+    scene.agent = scene.bed.agent();
+    scene.agent.planned(&scene.commit).await;
+    let killed = Instant::now();
+    h1.docker.kill_container(&on(h1)[0].id, None).await.unwrap();
+    let gone = Instant::now();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let mut stage = Stage::end(&scene.load, "one dies", begun, LEAST).await;
+    stage.excused = stage.report.excuse(|f| f.begun <= gone && f.ended >= killed);
+    eprintln!("{stage}");
+    assert!(stage.report.failures.is_empty(), "{stage}\n{:#?}", stage.report.failures);
+    assert!(stage.excused < 10, "{stage}");
+    let web = ServiceName::new("web").unwrap();
+    for slot in on(h3).iter().map(|c| Slot(c.slot.parse().unwrap())) {
+        let asked = stage.report.between(&instance_host_name(&web, slot));
+        let (_, last) = asked.unwrap_or_else(|| panic!("it serves: {:?}", stage.report.spread()));
+        assert!(last > gone + Duration::from_secs(2), "nobody asks {slot} any more");
+    }
+    scene.returns("engine back", || hosts.revive()).await;
     scene.end().await;
 }
