@@ -96,6 +96,10 @@ struct Board {
     bells: BTreeMap<FleetName, Doorbell>,
 }
 
+fn voice_of<'v>(voices: &'v mut BTreeMap<FleetName, Voice>, fleet: &FleetName) -> &'v mut Voice {
+    voices.entry(fleet.clone()).or_insert_with(|| Voice::new(fleet.clone()))
+}
+
 impl Exchange {
     fn board(&self) -> MutexGuard<'_, Board> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -109,7 +113,7 @@ impl Exchange {
     /// What all others said last.
     pub fn hear(&self, fleet: &FleetName) -> Elsewhere {
         let Board { voices, words, .. } = &mut *self.board();
-        let voice = voices.entry(fleet.clone()).or_insert_with(|| Voice::new(fleet.clone()));
+        let voice = voice_of(voices, fleet);
         for (of, word) in words.iter().filter(|(name, _)| *name != fleet) {
             voice.hear(of, word.clone());
         }
@@ -119,7 +123,7 @@ impl Exchange {
     /// What this fleet says from now on, having acted upon what it heard last.
     pub fn tell(&self, fleet: &FleetName, outward: &Arc<Outward>) {
         let Board { voices, words, bells } = &mut *self.board();
-        let voice = voices.entry(fleet.clone()).or_insert_with(|| Voice::new(fleet.clone()));
+        let voice = voice_of(voices, fleet);
         let word = voice.say(outward);
         let before = words.insert(fleet.clone(), word.clone());
         // Who hears that he was heard says nothing new by that, and it ends there.

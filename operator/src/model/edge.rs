@@ -271,13 +271,17 @@ impl Table {
             (pool.clone(), all.iter().map(|s| s.address).collect::<BTreeSet<_>>())
         });
         let mut listed: BTreeMap<PoolName, _> = listed.collect();
+        let mut unlisted: BTreeMap<PoolName, Vec<Server>> = BTreeMap::new();
         for (pool, server) in in_force {
             if listed.entry(pool.clone()).or_default().insert(server.address) {
-                let servers = table.servers.entry(pool).or_default();
-                servers.push(server);
-                // Where it was, so that a file that lists them in their order stays as it is.
-                servers.sort_by_key(|server| server.slot);
+                unlisted.entry(pool).or_default().push(server);
             }
+        }
+        for (pool, its) in unlisted {
+            let servers = table.servers.entry(pool).or_default();
+            servers.extend(its);
+            // Where they were, so that a file that lists them in their order stays as it is.
+            servers.sort_by_key(|server| server.slot);
         }
         Arc::new(table)
     }
